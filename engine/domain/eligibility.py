@@ -1,0 +1,73 @@
+"""Who may book what: pure predicates over a patient's facts, the department's rules and the policy.
+
+The facts are as old as one query. What must hold without a gap (one number per patient, department and day;
+one patient, one place at a time) is therefore also claimed in the journal; see schedule.claims_wanted.
+"""
+
+from dataclasses import dataclass
+from datetime import date
+
+from engine.domain.policy import Policy
+from engine.domain.refusal import Reason, Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class DepartmentRule:
+    """Whom a department sees. None: no limit. Ages are full years, both ends included."""
+
+    sex: str | None = None
+    age_min: int | None = None
+    age_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a patient, for one account, when a batch arrives."""
+
+    is_of_account: bool
+    birth_date: date | None = None
+    sex: str | None = None
+    blocked_until: int | None = None  # ms
+    active_appointments: int = 0
+    account_holds: int = 0
+    key_used_elsewhere: bool = False  # the same Idempotency-Key gave a number on another day or doctor
+    department_day_owner: bytes | None = None  # the appointment that has this department and day
+    time_owner: bytes | None = None  # the appointment at this very time
+
+
+NOBODY = Facts(is_of_account=False)
+
+
+def check(facts: Facts, rule: DepartmentRule, policy: Policy, visit_day: date, now: int) -> Refusal | None:
+    """None when the patient may book. Cheapest guard first; each names its rule."""
+    if not facts.is_of_account:
+        return _refused("patient_of_another_account")
+    if facts.key_used_elsewhere:
+        return Refusal(Reason.KEY_REUSED)
+    if facts.blocked_until is not None and facts.blocked_until > now:
+        return _refused("blocked", until=facts.blocked_until)
+    if facts.department_day_owner is not None:
+        return Refusal(Reason.ALREADY_BOOKED, {"appointment_id": facts.department_day_owner.hex()})
+    if facts.time_owner is not None:
+        return Refusal(Reason.TIME_CONFLICT, {"appointment_id": facts.time_owner.hex()})
+    if facts.active_appointments >= policy.active_appointments_max:
+        return _refused("active_appointments_max", limit=policy.active_appointments_max)
+    if facts.account_holds >= policy.account_holds_max:
+        return _refused("account_holds_max", limit=policy.account_holds_max)
+    if rule.sex is not None and facts.sex is not None and facts.sex != rule.sex:
+        return _refused("department_sex")
+    age = None if facts.birth_date is None else full_years(facts.birth_date, visit_day)
+    if age is not None and rule.age_min is not None and age < rule.age_min:
+        return _refused("department_age", limit=rule.age_min)
+    if age is not None and rule.age_max is not None and age > rule.age_max:
+        return _refused("department_age", limit=rule.age_max)
+    return None
+
+
+def full_years(birth_date: date, day: date) -> int:
+    """Age in full years on `day`; who is born on 29 February turns a year older on 1 March."""
+    return day.year - birth_date.year - ((day.month, day.day) < (birth_date.month, birth_date.day))
+
+
+def _refused(rule: str, **detail: int) -> Refusal:
+    return Refusal(Reason.NOT_ELIGIBLE, {"rule": rule, **detail})

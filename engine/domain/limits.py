@@ -1,0 +1,30 @@
+"""Every bound the engine keeps, by name, and the relations between them, asserted once."""
+
+from typing import Final
+
+SLOT_MINUTES: Final = 30
+SLOT_MS: Final = SLOT_MINUTES * 60_000
+
+SLOT_CAPACITY_MAX: Final = 9_999
+SESSIONS_PER_DAY_MAX: Final = 3
+
+HOLD_SECONDS_DEFAULT: Final = 15 * 60
+HOLD_SECONDS_MAX: Final = 60 * 60
+HOLD_CLAIM_GRACE_MS: Final = 2_000  # a claim outlives its hold by this: clocks of shard and database differ
+
+ANSWER_MS_MAX: Final = 2_000  # the user's two seconds: the deadline of every call
+BATCH_COMMANDS_MAX: Final = 256  # commands in one message from a gateway to a shard
+FLUSH_ENTRIES_MAX: Final = 512  # events in one transaction
+COURIER_QUEUE_MAX: Final = 2_048  # commands that wait at one gateway for one shard
+SHARD_MAILBOX_MAX: Final = 4_096  # commands that wait at one shard
+ADMITTED_MAX: Final = 256  # bookings under way at one gateway; more are refused at once
+FEED_CHANGES_MAX: Final = 4_096  # flushes a gateway may lag behind before it reads everything anew
+
+BODY_BYTES_MAX: Final = 16 * 1024
+NAME_CHARS_MAX: Final = 64
+IDEMPOTENCY_KEY_CHARS_MAX: Final = 128
+
+assert HOLD_SECONDS_DEFAULT <= HOLD_SECONDS_MAX
+assert BATCH_COMMANDS_MAX <= FLUSH_ENTRIES_MAX
+assert ADMITTED_MAX <= COURIER_QUEUE_MAX <= SHARD_MAILBOX_MAX
+assert ANSWER_MS_MAX < HOLD_SECONDS_DEFAULT * 1000
