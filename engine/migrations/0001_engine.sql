@@ -50,7 +50,6 @@ create table appointment (
 create unique index appointment_seat_once on appointment (slot_id, seat) where status <= 4;
 create index appointment_of_patient on appointment (patient_id) where status <= 2;
 create index appointment_of_account on appointment (account_id, created_at desc);
-create index appointment_of_schedule on appointment (schedule_id) where status <= 2;
 
 -- One round trip for a whole batch while every claim wins. Raises XL001 when one loses, XL002 when the
 -- writer was fenced off: everything rolls back, and the caller goes the slower way or dies.

@@ -1,0 +1,92 @@
+"""Connections to PostgreSQL, and the schema that they need."""
+
+import asyncio
+import re
+from importlib import resources
+
+import asyncpg
+
+CONNECT_SECONDS_MAX = 5.0
+
+
+class DatabaseFailed(Exception):
+    """One line that says what is wrong and what to do."""
+
+
+async def connect(url: str) -> asyncpg.Connection:
+    """One connection, or DatabaseFailed saying which server did not answer and why."""
+    try:
+        return await asyncpg.connect(url, timeout=CONNECT_SECONDS_MAX)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise DatabaseFailed(f"PostgreSQL at {address_of(url)} does not answer: {_why(error)}") from None
+
+
+async def create_if_missing(url: str) -> None:
+    """The database that `url` names, made by way of the server's `postgres` database."""
+    server, _, name = url.rpartition("/")
+    connection = await connect(f"{server}/postgres")
+    try:
+        if not await connection.fetchval("select 1 from pg_database where datname = $1", name):
+            quoted = '"' + name.replace('"', '""') + '"'
+            await connection.execute(f"create database {quoted}")
+    finally:
+        await connection.close()
+
+
+async def migrate(connection: asyncpg.Connection) -> list[str]:
+    """Brings the schema up to date, each step in its own transaction; gives the names of the steps done."""
+    done = []
+    async with connection.transaction():
+        # One migration at a time, however many processes start together.
+        await connection.execute("select pg_advisory_xact_lock(hashtext('xinglin.migrate'))")
+        await connection.execute(
+            "create table if not exists migration"
+            " (name text primary key, at timestamptz not null default now())"
+        )
+        have = {row["name"] for row in await connection.fetch("select name from migration")}
+        for name, sql in _steps():
+            if name not in have:
+                await connection.execute(sql)
+                await connection.execute("insert into migration (name) values ($1)", name)
+                done.append(name)
+        unknown = sorted(have - {name for name, _ in _steps()})
+        if unknown:
+            raise DatabaseFailed(
+                f"the database is newer than this program (it has {unknown[-1]}): upgrade first"
+            )
+    return done
+
+
+async def check_durable(connection: asyncpg.Connection) -> None:
+    """Law 2: no server that may forget an acknowledged booking."""
+    for name in ("fsync", "synchronous_commit", "full_page_writes"):
+        value = await connection.fetchval("select current_setting($1)", name)
+        if value == "off":
+            raise DatabaseFailed(f"the database has {name}=off, so a crash may lose bookings: turn it on")
+
+
+async def wait_for(url: str, seconds: float) -> asyncpg.Connection:
+    """Keeps trying for so long; a restarting server refuses connections for a moment."""
+    ends = asyncio.get_running_loop().time() + seconds
+    while True:
+        try:
+            return await connect(url)
+        except DatabaseFailed:
+            if asyncio.get_running_loop().time() >= ends:
+                raise
+            await asyncio.sleep(0.1)
+
+
+def address_of(url: str) -> str:
+    """The URL without its password, fit for a log."""
+    return re.sub(r"//([^:@/]*):[^@/]*@", r"//\1@", url)
+
+
+def _steps() -> list[tuple[str, str]]:
+    folder = resources.files("engine") / "migrations"
+    files = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
+    return [(f.name.removesuffix(".sql"), f.read_text()) for f in files]
+
+
+def _why(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,151 @@
+"""One commit carries many answers: what gathers while a batch is written becomes the next batch."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from engine.domain.limits import FLUSH_ENTRIES_MAX
+from engine.domain.refusal import Reason, Refusal
+from engine.domain.schedule import Answer, Command
+from engine.journal.journal import Entry, Fenced, Journal, Loss
+
+
+class Actor(Protocol):
+    """What the group commit needs of actors/host.py."""
+
+    version: int
+    """Of the last event cut into a batch."""
+    unsettled: int
+    """Works with events that are not facts yet."""
+
+    def settle(self, work: "Work") -> None:
+        """Decides and applies, without an await; fills in the work's entries and reply."""
+
+    def undo(self, work: "Work", reason: Reason) -> list[Entry]:
+        """Takes back in memory what lost its claim; replaces the work's reply by a refusal."""
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """One command on its way from decide to reply."""
+
+    actor: Actor
+    command: Command
+    now: int
+    done: asyncio.Future[Answer | Refusal]
+    refused: Refusal | None = None  # by what was known before decide: eligibility
+    entries: list[Entry] = field(default_factory=list)
+    reply: Answer | Refusal | None = None
+
+
+@dataclass(slots=True)
+class Flushed:
+    """What the journal now holds, for feeds and metrics."""
+
+    seq: int
+    works: list[Work]
+    entries: int
+    seconds: float
+
+
+class GroupCommit:
+    """Replies only after the commit. If a write fails or its outcome is unknown, `die` ends the process:
+    memory is ahead of the journal then, and only a replay is safe."""
+
+    def __init__(
+        self, journal: Journal, die: Callable[[str], None], flushed: Callable[[Flushed], None]
+    ) -> None:
+        self._journal = journal
+        self._die = die
+        self._flushed = flushed
+        self._pending: deque[Work] = deque()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def submit(self, work: Work) -> None:
+        """Settles the work now and replies when that is safe: at once where nothing hangs on a commit."""
+        work.actor.settle(work)
+        if not work.entries and not work.actor.unsettled:
+            assert work.reply is not None
+            work.done.set_result(work.reply)
+            return
+        if work.entries:
+            work.actor.unsettled += 1
+        self._pending.append(work)
+        self._idle.clear()
+        self._wake.set()
+
+    async def drain(self) -> None:
+        """Returns once everything submitted so far has been written and answered."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._pending:
+                batch = self._cut()
+                try:
+                    await self._write(batch)
+                except Fenced as fenced:
+                    self._die(f"fenced off: {fenced}")
+                    raise
+                except BaseException as error:
+                    self._die(f"the journal failed: {type(error).__name__}: {error}")
+                    raise
+            self._idle.set()
+
+    def _cut(self) -> list[Work]:
+        batch = []
+        entries = 0
+        while self._pending and entries < FLUSH_ENTRIES_MAX:
+            work = self._pending.popleft()
+            entries += self._number(work.actor, work.entries)
+            batch.append(work)
+        return batch
+
+    def _number(self, actor: Actor, entries: list[Entry]) -> int:
+        """Versions are given in journal order, so that what is undone in between has its place."""
+        for entry in entries:
+            actor.version += 1
+            entry.version = actor.version
+        return len(entries)
+
+    async def _write(self, batch: list[Work]) -> None:
+        entries = [entry for work in batch for entry in work.entries]
+        touched: set[int] = set()
+        if entries:
+            work_of = {id(entry): work for work in batch for entry in work.entries}
+
+            def compensate(losers: list[Loss]) -> list[Entry]:
+                undone = []
+                for entry, reason in losers:
+                    work = work_of[id(entry)]
+                    entries_undoing = work.actor.undo(work, reason)
+                    self._number(work.actor, entries_undoing)
+                    undone += entries_undoing
+                    touched.add(id(work.actor))
+                return undone
+
+            started = asyncio.get_running_loop().time()
+            seq = await self._journal.append(entries, compensate)
+            seconds = asyncio.get_running_loop().time() - started
+            for work in batch:
+                if work.entries:
+                    work.actor.unsettled -= 1
+            self._flushed(Flushed(seq, batch, len(entries), seconds))
+        # What was answered from a state that has been undone is decided again.
+        stale = [work for work in batch if not work.entries and id(work.actor) in touched]
+        for work in [*stale, *(w for w in self._pending if not w.entries and id(w.actor) in touched)]:
+            work.actor.settle(work)
+            if work.entries:
+                work.actor.unsettled += 1
+        for work in batch:
+            if work in stale:
+                self._pending.append(work)
+            elif not work.done.done():  # its caller may have gone
+                assert work.reply is not None
+                work.done.set_result(work.reply)

@@ -1,0 +1,211 @@
+"""The journal in PostgreSQL: one transaction a batch, behind the shard's epoch."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from operator import attrgetter
+from typing import Any, Final
+
+import asyncpg
+import orjson
+
+from engine.domain.ids import ScheduleKey
+from engine.domain.planning import plan_from_data
+from engine.domain.refusal import Reason
+from engine.journal.codec import EVENT_CODES, pack_event, unpack_event
+from engine.journal.journal import (
+    LOST_CLAIM,
+    Compensate,
+    Entry,
+    Fenced,
+    Loaded,
+    Loss,
+    Writes,
+    fold,
+    rivals,
+)
+
+CLAIM_LOST: Final = "XL001"
+FENCED: Final = "XL002"
+ROLLED_BACK_TRIES_MAX: Final = 5  # a deadlock's victim knows that nothing was written, and may try again
+
+_FLUSH: Final = f"select flush({', '.join(f'${n}' for n in range(1, 32))})"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class PostgresJournal:
+    """`write` is this journal's own connection: flushes follow one another on it. `read` may be shared."""
+
+    def __init__(self, shard_id: int, write: asyncpg.Connection, read: asyncpg.Pool) -> None:
+        self._shard_id = shard_id
+        self._write = write
+        self._read = read
+        self._epoch = 0
+        self.slow_flushes = 0
+
+    async def take_over(self) -> int:
+        await self._write.execute("insert into shard (id) values ($1) on conflict do nothing", self._shard_id)
+        self._epoch = await self._write.fetchval(
+            "update shard set epoch = epoch + 1 where id = $1 returning epoch", self._shard_id
+        )
+        return self._epoch
+
+    async def load(self, streams: list[str]) -> dict[str, Loaded]:
+        loaded = {stream: Loaded([], None) for stream in streams}
+        rows = await self._read.fetch(
+            "select stream, type, data from event where stream = any ($1) order by stream, version", streams
+        )
+        for row in rows:
+            loaded[row["stream"]].events.append(unpack_event(row["type"], row["data"]))
+        unopened = {
+            ScheduleKey.of_stream(stream).schedule_id: found
+            for stream, found in loaded.items()
+            if not found.events
+        }
+        if unopened:
+            rows = await self._read.fetch("select id, plan from schedule where id = any ($1)", list(unopened))
+            for row in rows:
+                unopened[row["id"]].plan = plan_from_data(orjson.loads(row["plan"]))
+        return loaded
+
+    async def append(self, entries: list[Entry], compensate: Compensate) -> int:
+        if not rivals(entries):
+            try:
+                return await self._flush(entries, fold(entries))
+            except asyncpg.PostgresError as error:
+                if error.sqlstate not in (CLAIM_LOST, "23505", "40P01"):
+                    raise
+        self.slow_flushes += 1
+        return await self._append_the_slower_way(entries, compensate)
+
+    async def _flush(self, entries: list[Entry], writes: Writes) -> int:
+        try:
+            first: int = await self._write.fetchval(_FLUSH, *self._arguments(entries, writes))
+        except asyncpg.PostgresError as error:
+            if error.sqlstate == FENCED:
+                raise Fenced(str(error)) from None
+            raise
+        return first + len(entries)
+
+    async def _append_the_slower_way(self, entries: list[Entry], compensate: Compensate) -> int:
+        """Finds the losers under locks, has them undone, and writes all in the same transaction.
+
+        A transaction that PostgreSQL rolled back wrote nothing, so it may be tried again: what was undone in
+        memory meanwhile stays undone and is written by the next try.
+        """
+        kept, undone = entries, list[Entry]()
+        for _ in range(ROLLED_BACK_TRIES_MAX):
+            try:
+                async with self._write.transaction():
+                    await self._lock_fence()
+                    losers = await self._losers(kept)
+                    if losers:
+                        lost = {id(entry) for entry, _ in losers}
+                        kept = [e for e in kept if id(e) not in lost]
+                        undone += compensate(losers)
+                    return await self._flush([*entries, *undone], fold([*kept, *undone]))
+            except (asyncpg.DeadlockDetectedError, asyncpg.UniqueViolationError) as error:
+                last = error
+        raise last
+
+    async def _lock_fence(self) -> None:
+        held = await self._write.fetchval(
+            "select epoch from shard where id = $1 and epoch = $2 for update", self._shard_id, self._epoch
+        )
+        if held is None:
+            raise Fenced(f"shard {self._shard_id} is no longer at epoch {self._epoch}")
+
+    async def _losers(self, entries: list[Entry]) -> list[Loss]:
+        """Takes every claim that can be had, in one order for all shards, and gives the entries that failed.
+
+        The claims stay locked until the transaction ends, so what is found here still holds at the flush.
+        """
+        losers = rivals(entries)
+        lost = {id(entry) for entry, _ in losers}
+        kept = [e for e in entries if id(e) not in lost]
+        writes = fold(kept)
+        await self._write.execute(_DROP, *_columns(writes.drops.values(), _DROPPED))
+        won = {
+            (row["scope"], row["key"]): row["owner"].bytes
+            for row in await self._write.fetch(_CLAIM, *_claims(writes))
+        }
+        ids = [entry.row.id.hex() for entry in kept if entry.row is not None]
+        known = {
+            row["id"].bytes
+            for row in await self._write.fetch("select id from appointment where id = any ($1::uuid[])", ids)
+        }
+        for entry in kept:
+            is_used = entry.row is not None and entry.row.id in known
+            failed = [c for c in entry.gains if (won.get((c.scope, c.key))) != c.owner]
+            if is_used or failed:
+                losers.append((entry, Reason.KEY_REUSED if is_used else LOST_CLAIM[failed[0].scope]))
+                mine = [c for c in entry.gains if c not in failed]
+                await self._write.execute(_DROP, *_columns(mine, _DROPPED))
+        return losers
+
+    def _arguments(self, entries: list[Entry], writes: Writes) -> list[Any]:
+        rows = writes.rows.values()
+        changes = writes.changes.values()
+        return [
+            self._shard_id,
+            self._epoch,
+            [e.stream for e in entries],
+            [e.version for e in entries],
+            [EVENT_CODES[type(e.event)] for e in entries],
+            [_time(e.at) for e in entries],
+            [pack_event(e.event) for e in entries],
+            *_columns(writes.drops.values(), _DROPPED),
+            *_claims(writes),
+            [c.id.hex() for c in changes],
+            [c.status for c in changes],
+            [c.reason for c in changes],
+            [_time(c.at) for c in changes],
+            [r.id.hex() for r in rows],
+            [r.schedule_id for r in rows],
+            [r.slot_id for r in rows],
+            [r.seat for r in rows],
+            [r.capacity for r in rows],
+            [r.number for r in rows],
+            [r.patient_id.hex() for r in rows],
+            [r.account_id.hex() for r in rows],
+            [r.status for r in rows],
+            [r.fee_fen for r in rows],
+            [_time(r.starts_at) for r in rows],
+            [_time(r.hold_until) for r in rows],
+            [_time(r.at) for r in rows],
+            writes.opened,
+        ]
+
+
+_DROP: Final = """
+delete from claim using unnest($1::smallint[], $2::bytea[], $3::uuid[]) as d (scope, key, owner)
+ where claim.scope = d.scope and claim.key = d.key and claim.owner = d.owner"""
+
+_CLAIM: Final = """
+insert into claim (scope, key, owner, expires_at)
+select * from unnest($1::smallint[], $2::bytea[], $3::uuid[], $4::timestamptz[])
+on conflict (scope, key) do update set owner = excluded.owner, expires_at = excluded.expires_at
+ where claim.owner = excluded.owner or claim.expires_at < clock_timestamp()
+returning scope, key, owner"""
+
+_DROPPED: Final = ("scope", "key", "owner")
+
+
+def _columns(values: Iterable[Any], names: tuple[str, ...]) -> list[list[Any]]:
+    values = list(values)
+    return [
+        [value.hex() for value in map(attrgetter(name), values)]
+        if name == "owner"
+        else [*map(attrgetter(name), values)]
+        for name in names
+    ]
+
+
+def _claims(writes: Writes) -> list[list[Any]]:
+    """In one order for all shards, so that two that want the same claims wait instead of deadlocking."""
+    claims = [writes.gains[key] for key in sorted(writes.gains)]
+    expiries = [None if c.expires_at is None else _time(c.expires_at) for c in claims]
+    return [*_columns(claims, _DROPPED), expiries]
+
+
+def _time(ms: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=ms)
