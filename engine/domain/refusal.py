@@ -20,6 +20,7 @@ class Reason(StrEnum):
     NOT_ELIGIBLE = "not_eligible"
     BUSY = "busy"
     TOO_LATE = "too_late"
+    AWAY = "away"
 
 
 @dataclass(frozen=True, slots=True)

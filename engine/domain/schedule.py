@@ -309,6 +309,21 @@ def next_expiry(schedule: Schedule) -> int | None:
     return min(schedule.holds.values(), default=None)
 
 
+def slots_touched(schedule: Schedule, event: Event) -> list[str]:
+    """Slots whose free seats an applied event changed."""
+    match event:
+        case SeatHeld():
+            return [event.clock]
+        case SeatReleased():
+            # One that lost its claim is forgotten; its slot was touched by the hold in the same batch.
+            appointment = schedule.appointments.get(event.appointment_id)
+            return [] if appointment is None else [appointment.clock]
+        case SeatBooked() | ScheduleOpened():
+            return []
+        case _:
+            assert_never(event)
+
+
 def conservation_error(schedule: Schedule) -> int:
     """Seats that are in no state, or in two. Must read 0: seat bits and appointments tell the same story."""
     told = dict.fromkeys(schedule.slots, 0)

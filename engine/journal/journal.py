@@ -78,6 +78,9 @@ class Journal(Protocol):
     async def take_over(self) -> int:
         """Raises the shard's epoch, which fences every earlier owner off. Load only after this."""
 
+    async def last_seq(self) -> int:
+        """The shard's last journal number."""
+
     async def load(self, streams: list[str]) -> dict[str, Loaded]:
         """What each actor is made of again."""
 

@@ -44,6 +44,9 @@ class MemoryJournal:
         self._store.epochs[self._shard_id] = self._epoch
         return self._epoch
 
+    async def last_seq(self) -> int:
+        return self._store.seqs.get(self._shard_id, 0)
+
     async def load(self, streams: list[str]) -> dict[str, Loaded]:
         loaded = {stream: Loaded([], self._store.plans.get(stream)) for stream in streams}
         for stream, _, event in self._store.events.values():

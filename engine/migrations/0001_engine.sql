@@ -4,7 +4,8 @@
 create table shard (
     id        int    primary key,
     epoch     bigint not null default 0,   -- raised by every takeover; a flush with an older one writes nothing
-    seq       bigint not null default 0    -- the last journal number; gapless, because it moves with its events
+    seq       bigint not null default 0,   -- the last journal number; gapless, because it moves with its events
+    fenced    bigint not null default 0    -- how often a zombie of this shard was kept from writing
 );
 
 create table event (

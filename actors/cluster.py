@@ -1,0 +1,277 @@
+"""Shards and gateways as Ray actors. The only file that imports ray.
+
+Ray places the processes and starts again what dies. It does not promise that only one of them lives; the
+epoch in PostgreSQL does. Ray retries nothing for us (`max_task_retries=0`): the directory does, with ids.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import ray
+from prometheus_client.core import Metric
+from ray.exceptions import RayError
+
+from actors.directory import ShardAway
+from actors.shard_process import ShardProcess
+from engine.domain.policy import Policy
+
+log = logging.getLogger(__name__)
+
+OBJECT_STORE_BYTES = 80 * 1024 * 1024  # messages are small and travel inline; Ray's least is 75 MiB
+PENDING_CALLS_MAX = 1_000
+START_SECONDS_MAX = 60.0
+STOP_SECONDS_MAX = 10.0
+
+
+class Gateway(Protocol):
+    """What web/main.py hands in: an HTTP process without a word of Ray."""
+
+    async def start(self, lines: "Lines") -> str:
+        """Listens; gives the address."""
+
+    async def stop(self) -> None:
+        """Takes nothing new, answers what it took."""
+
+    def metrics(self) -> list[Metric]: ...
+
+
+@dataclass(slots=True)
+class Lines:
+    """From a gateway to the processes: where each shard is now."""
+
+    routes: dict[int, Any] = field(default_factory=dict)
+    processes: list[Any] = field(default_factory=list)
+    gateways: list[Any] = field(default_factory=list)
+
+    async def send(self, shard_id: int, packed: bytes) -> bytes:
+        return await self._call(shard_id, lambda process: process.ask.remote(shard_id, packed))
+
+    async def changes(self, shard_id: int, epoch: int, seq: int) -> bytes:
+        return await self._call(shard_id, lambda process: process.changes.remote(shard_id, epoch, seq))
+
+    async def metrics(self) -> list[Metric]:
+        """What every other process counted; one that is away says nothing."""
+        asked = [each.metrics.remote() for each in (*self.processes, *self.gateways)]
+        counted = await asyncio.gather(*(_awaitable(ref) for ref in asked), return_exceptions=True)
+        return [m for metrics in counted if isinstance(metrics, list) for m in metrics]
+
+    async def _call(self, shard_id: int, call: Callable[[Any], Any]) -> bytes:
+        process = self.routes.get(shard_id)
+        if process is None:
+            raise ShardAway(f"shard {shard_id} has no process yet")
+        try:
+            answer: bytes | None = await call(process)
+        except RayError as error:
+            raise ShardAway(f"shard {shard_id}: {type(error).__name__}") from error
+        if answer is None:
+            raise ShardAway(f"shard {shard_id} has moved")
+        return answer
+
+
+class GatewayProcess:
+    """A gateway inside its Ray actor: receives the routes, and otherwise leaves it alone."""
+
+    def __init__(self, make: Callable[[], Gateway]) -> None:
+        self._gateway = make()
+        self._lines = Lines()
+
+    async def start(self, routes: dict[int, Any], processes: list[Any]) -> str:
+        self._lines.routes.update(routes)
+        self._lines.processes[:] = processes
+        return await self._gateway.start(self._lines)
+
+    async def route(self, shard_id: int, process: Any) -> None:
+        self._lines.routes[shard_id] = process
+
+    async def meet(self, gateways: list[Any]) -> None:
+        self._lines.gateways[:] = gateways
+
+    async def metrics(self) -> list[Metric]:
+        return self._gateway.metrics()
+
+    async def until_the_end(self) -> None:
+        await asyncio.Event().wait()
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+    async def stop(self) -> None:
+        await self._gateway.stop()
+
+
+def start_ray(address: str | None, folder: str | None) -> None:
+    """A Ray of our own on this machine's loopback, or the running one at `address`. Blocks for seconds."""
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if address is not None:
+        ray.init(address=address, namespace="xinglin", log_to_driver=False, logging_level=logging.ERROR)
+        return
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    ray.init(
+        namespace="xinglin",
+        include_dashboard=False,
+        _node_ip_address="127.0.0.1",
+        object_store_memory=OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        _temp_dir=folder,
+    )
+
+
+def stop_ray() -> None:
+    ray.shutdown()
+
+
+@dataclass(slots=True)
+class Member:
+    """A shard process as the supervisor sees it."""
+
+    name: str
+    handle: Any
+    shards: set[int] = field(default_factory=set)
+    is_ready: bool = False
+
+
+class Cluster:
+    """Starts the processes, and gives a dead one's shards to a standby at once."""
+
+    def __init__(
+        self,
+        database_url: str,
+        shards: int,
+        standbys: int,
+        gateways: int,
+        policy: Policy,
+        make_gateway: Callable[[int], Gateway],
+    ) -> None:
+        self._shards = shards
+        self._members = [
+            Member(
+                name := f"shard-process-{n}",
+                _actor(ShardProcess, "SPREAD").remote(name, database_url, shards, policy),
+            )
+            for n in range(shards + standbys)
+        ]
+        gateway = _actor(GatewayProcess, "SPREAD")
+        self._gateways = [gateway.remote(_maker(make_gateway, n)) for n in range(gateways)]
+        self._routes: dict[int, Member] = {}
+        self._orphans: list[int] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self.deaths = 0
+
+    async def start(self) -> list[str]:
+        """Every shard served and every gateway listening; gives the gateways' addresses."""
+        first = self._members[: self._shards]
+        async with asyncio.timeout(START_SECONDS_MAX):
+            await asyncio.gather(*(self._give(n, member) for n, member in enumerate(first)))
+            addresses = await asyncio.gather(*(self._open(gateway) for gateway in self._gateways))
+        self._tasks = [
+            *(asyncio.create_task(self._watch(member)) for member in self._members),
+            *(asyncio.create_task(self._watch_gateway(gateway)) for gateway in self._gateways),
+        ]
+        return addresses
+
+    async def stop(self) -> None:
+        """Gateways first, so that nothing new comes; then the shards, which write what they took."""
+        for task in self._tasks:
+            task.cancel()
+        for group in (self._gateways, [member.handle for member in self._members]):
+            stops = [_awaitable(each.stop.remote()) for each in group]
+            done = await asyncio.gather(
+                *(asyncio.wait_for(stop, STOP_SECONDS_MAX) for stop in stops), return_exceptions=True
+            )
+            for failed in done:
+                if isinstance(failed, Exception):
+                    log.warning("a process did not stop in good order: %s", failed)
+
+    async def gateway_pids(self) -> list[int]:
+        return list(await asyncio.gather(*(g.pid.remote() for g in self._gateways)))
+
+    async def shard_pids(self) -> dict[int, int]:
+        """Shard id -> pid of the process that serves it."""
+        return {n: await member.handle.pid.remote() for n, member in self._routes.items()}
+
+    async def _watch(self, member: Member) -> None:
+        """Waits for the process's end; then its shards move, and it comes back as a standby."""
+        while True:
+            try:
+                await member.handle.ready.remote()
+                member.is_ready = True
+                await self._adopt()
+                await member.handle.until_the_end.remote()
+            except RayError as error:
+                member.is_ready = False
+                if member.shards:
+                    self.deaths += 1
+                    log.warning(
+                        "%s ended (%s); its shards %s move", member.name, type(error).__name__, member.shards
+                    )
+                    self._orphans += sorted(member.shards)
+                    member.shards.clear()
+                    await self._adopt()
+                await asyncio.sleep(0.1)
+
+    async def _watch_gateway(self, gateway: Any) -> None:
+        while True:
+            try:
+                await gateway.until_the_end.remote()
+            except RayError as error:
+                log.warning("a gateway ended (%s) and is started again", type(error).__name__)
+                await asyncio.sleep(0.1)
+                with contextlib.suppress(RayError):
+                    await self._open(gateway)
+
+    async def _open(self, gateway: Any) -> str:
+        routes = {n: member.handle for n, member in self._routes.items()}
+        address: str = await gateway.start.remote(routes, [member.handle for member in self._members])
+        await gateway.meet.remote([g for g in self._gateways if g is not gateway])
+        return address
+
+    async def _adopt(self) -> None:
+        """Gives each orphaned shard to a ready process: the one with the fewest shards."""
+        while self._orphans:
+            ready = [m for m in self._members if m.is_ready]
+            if not ready:
+                return  # the first to come back takes them
+            member = min(ready, key=lambda m: len(m.shards))
+            shard_id = self._orphans.pop(0)
+            try:
+                await self._give(shard_id, member)
+            except RayError:
+                member.is_ready = False
+                self._orphans.append(shard_id)
+
+    async def _give(self, shard_id: int, member: Member) -> None:
+        member.shards.add(shard_id)
+        try:
+            await member.handle.assign.remote(shard_id)
+        except BaseException:
+            member.shards.discard(shard_id)
+            raise
+        self._routes[shard_id] = member
+        told = [g.route.remote(shard_id, member.handle) for g in self._gateways]
+        await asyncio.gather(*(_awaitable(ref) for ref in told), return_exceptions=True)
+
+
+def _actor(kind: type, strategy: str) -> Any:
+    return ray.remote(
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=0,
+        max_concurrency=PENDING_CALLS_MAX,
+        scheduling_strategy=strategy,
+    )(kind)
+
+
+def _maker(make: Callable[[int], Gateway], number: int) -> Callable[[], Gateway]:
+    return lambda: make(number)
+
+
+async def _awaitable(ref: Awaitable[Any]) -> Any:
+    return await ref

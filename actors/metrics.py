@@ -1,0 +1,119 @@
+"""What a process counts. Prometheus' own client; a gateway merges what its peers and the shards counted."""
+
+import asyncio
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import Metric
+from prometheus_client.exposition import generate_latest
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+_COUNTS = (1, 2, 5, 10, 20, 50, 100, 200, 500)
+
+LAG_SECONDS = 0.1
+
+
+class ShardMetrics:
+    def __init__(self) -> None:
+        self.registry = r = CollectorRegistry()
+        self.commands = Counter("xinglin_commands", "Commands by outcome", ["command", "outcome"], registry=r)
+        self.batch = Histogram(
+            "xinglin_batch_commands", "Commands in one message from a gateway", registry=r, buckets=_COUNTS
+        )
+        self.flush_entries = Histogram(
+            "xinglin_flush_entries", "Events in one transaction", registry=r, buckets=_COUNTS
+        )
+        self.flush_seconds = Histogram(
+            "xinglin_flush_seconds",
+            "From the first byte of a transaction to its commit",
+            registry=r,
+            buckets=_SECONDS,
+        )
+        self.mailbox_seconds = Histogram(
+            "xinglin_mailbox_wait_seconds", "From a message's arrival to decide", registry=r, buckets=_SECONDS
+        )
+        self.mailbox = Gauge("xinglin_mailbox_commands", "Commands that wait at the shard", registry=r)
+        self.hosts = Gauge("xinglin_actors", "Schedules alive in memory", registry=r)
+        self.conservation_error = Gauge(
+            "xinglin_conservation_error", "Seats in no state or in two; must read 0", registry=r
+        )
+        self.slow_flushes = Counter(
+            "xinglin_lost_claim_flushes", "Transactions in which somebody lost a claim", registry=r
+        )
+        self.epoch = Gauge("xinglin_shard_epoch", "The epoch at which this shard writes", registry=r)
+        self.lag = loop_lag(r)
+
+
+class GatewayMetrics:
+    def __init__(self) -> None:
+        self.registry = r = CollectorRegistry()
+        self.requests = Counter("xinglin_http_requests", "Requests", ["route", "status"], registry=r)
+        self.seconds = Histogram(
+            "xinglin_http_seconds",
+            "From a request's head to its answer",
+            ["route"],
+            registry=r,
+            buckets=_SECONDS,
+        )
+        self.bookings = Counter("xinglin_bookings", "Bookings by outcome", ["outcome"], registry=r)
+        self.shed = Counter(
+            "xinglin_shed", "Requests refused at once because too many were under way", registry=r
+        )
+        self.admitted = Gauge("xinglin_admitted", "Bookings under way", registry=r)
+        self.feed_resets = Counter(
+            "xinglin_feed_snapshots", "Times all free seats were read anew", registry=r
+        )
+        self.lag = loop_lag(r)
+
+
+class SupervisorMetrics:
+    def __init__(self) -> None:
+        self.registry = r = CollectorRegistry()
+        self.fenced = Counter(
+            "xinglin_fenced_writers", "Shard processes that found themselves fenced off", registry=r
+        )
+        self.deaths = Counter("xinglin_shard_deaths", "Shard processes that ended", registry=r)
+
+
+def loop_lag(registry: CollectorRegistry) -> Histogram:
+    return Histogram(
+        "xinglin_loop_lag_seconds", "How late the event loop woke", registry=registry, buckets=_SECONDS
+    )
+
+
+async def watch_lag(lag: Histogram) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + LAG_SECONDS
+        await asyncio.sleep(LAG_SECONDS)
+        lag.observe(max(0.0, loop.time() - due))
+
+
+def samples(registry: CollectorRegistry, process: str) -> list[Metric]:
+    """What this process counted, each sample marked with its name: fit to be sent to another process."""
+    metrics = []
+    for metric in registry.collect():
+        marked = Metric(metric.name, metric.documentation, metric.type)
+        for sample in metric.samples:
+            marked.add_sample(
+                sample.name, {**sample.labels, "process": process}, sample.value, sample.timestamp
+            )
+        metrics.append(marked)
+    return metrics
+
+
+def exposition(collected: Iterable[Metric]) -> bytes:
+    """One text for all processes: a metric's samples must stand together, under one heading."""
+    merged: dict[str, Metric] = {}
+    for metric in collected:
+        first = merged.setdefault(metric.name, metric)
+        if first is not metric:
+            first.samples.extend(metric.samples)
+
+    class All:
+        def collect(self) -> Iterable[Metric]:
+            return merged.values()
+
+    registry = CollectorRegistry()
+    registry.register(All())
+    return generate_latest(registry)

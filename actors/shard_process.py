@@ -1,0 +1,131 @@
+"""What runs in a shard's process: nothing at first (a standby), then the shards that are assigned to it."""
+
+import asyncio
+import logging
+import os
+from typing import NoReturn
+
+import asyncpg
+from prometheus_client.core import Metric
+
+from actors.clock import DatabaseClock
+from actors.metrics import samples
+from actors.shard import Shard
+from engine.database import DatabaseFailed, connect
+from engine.domain.policy import Policy
+from engine.journal.postgres import PostgresJournal
+from engine.records.reads import PostgresReads
+
+log = logging.getLogger(__name__)
+
+READ_CONNECTIONS = 2
+RECONNECT_SECONDS = 0.2
+
+
+def end_process(why: str) -> NoReturn:
+    """At once, with no clean-up: what memory holds is not to be trusted, and must reach nobody."""
+    log.critical("this process ends: %s", why)
+    logging.shutdown()
+    os._exit(1)
+
+
+class ShardProcess:
+    def __init__(self, name: str, database_url: str, shards: int, policy: Policy) -> None:
+        self._name = name
+        self._url = database_url
+        self._shards = shards
+        self._policy = policy
+        self._clock = DatabaseClock()
+        self._pool: asyncpg.Pool | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._serving: dict[int, Shard] = {}
+
+    async def ready(self) -> str:
+        """Connected and warm; waits for the database as long as it takes."""
+        while self._pool is None:
+            try:
+                (await connect(self._url)).close()
+                pool = await asyncpg.create_pool(self._url, min_size=1, max_size=READ_CONNECTIONS)
+                await self._clock.sync(pool)
+                self._pool = pool
+                self._tasks += [
+                    asyncio.create_task(self._keep_in_step(pool)),
+                    asyncio.create_task(self._listen()),
+                ]
+            except (DatabaseFailed, OSError, asyncpg.PostgresError) as failed:
+                log.warning("waiting for the database: %s", failed)
+                await asyncio.sleep(RECONNECT_SECONDS)
+        return self._name
+
+    async def assign(self, shard_id: int) -> None:
+        """Takes the shard over: whoever served it before is fenced off from here on."""
+        if shard_id in self._serving:
+            return
+        await self.ready()
+        assert self._pool is not None
+        journal = PostgresJournal(shard_id, await connect(self._url), self._pool)
+        shard = Shard(
+            shard_id,
+            self._shards,
+            journal,
+            PostgresReads(self._pool),
+            self._clock.now,
+            end_process,
+            self._policy,
+        )
+        await shard.start()
+        self._serving[shard_id] = shard
+
+    async def ask(self, shard_id: int, packed: bytes) -> bytes | None:
+        """None: the shard is not here."""
+        shard = self._serving.get(shard_id)
+        return None if shard is None else await shard.ask(packed)
+
+    async def changes(self, shard_id: int, epoch: int, seq: int) -> bytes | None:
+        shard = self._serving.get(shard_id)
+        return None if shard is None else await shard.changes(epoch, seq)
+
+    async def metrics(self) -> list[Metric]:
+        return [
+            metric
+            for shard_id, shard in self._serving.items()
+            for metric in samples(shard.metrics.registry, f"shard-{shard_id}")
+        ]
+
+    async def until_the_end(self) -> None:
+        """Never returns: whoever waits for it learns of this process's death."""
+        await asyncio.Event().wait()
+
+    async def pid(self) -> int:
+        return os.getpid()
+
+    async def stop(self) -> None:
+        for shard in self._serving.values():
+            await shard.stop()
+
+    async def _keep_in_step(self, pool: asyncpg.Pool) -> None:
+        while True:
+            try:
+                await self._clock.keep_in_step(pool)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.warning("the clock could not be compared: %s", error)
+
+    async def _listen(self) -> None:
+        """Hears of a changed catalog for as long as this process lives."""
+        while True:
+            try:
+                await self._listen_until_lost(await connect(self._url))
+            except (DatabaseFailed, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.warning("not listening for catalog changes: %s", error)
+            await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _listen_until_lost(self, connection: asyncpg.Connection) -> None:
+        changed = asyncio.Event()
+        changed.set()  # something may have changed while nobody listened
+        await connection.add_listener("catalog", lambda *_: changed.set())
+        connection.add_termination_listener(lambda *_: changed.set())
+        while not connection.is_closed():
+            await changed.wait()
+            changed.clear()
+            for shard in self._serving.values():
+                await shard.forget_the_unopened()
