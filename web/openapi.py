@@ -1,0 +1,632 @@
+"""A thin layer over aiohttp and pydantic: a route is declared once, then validated, served and documented.
+
+    @api.route("POST", "/api/v1/appointments", zh="预约占号", status=201, errors=[Reason.SLOT_FULL])
+    async def hold(
+        request: web.Request, *, account_id: bytes, idempotency_key: str, body: HoldBody
+    ) -> HeldAnswer:
+        "Holds a number until it is paid."
+
+Which keywords a handler names says what it gets:
+
+    path, query      a model, from the address; what does not fit is 404 not_found, 422 invalid_query
+    body             a model, from JSON; anything else is 400, 413, 415 or 422
+    idempotency_key  the Idempotency-Key header: 400 when it is missing or misspelled
+    account_id       who asks, 16 bytes; every route needs a token unless it says security=None
+
+It returns what its annotation says (a dataclass, a model, a list), or bytes that are that very JSON already,
+or a response of its own; it raises web.errors.Problem. Models forbid what they do not know.
+"""
+
+import inspect
+import json
+import math
+import re
+import typing
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from http import HTTPStatus
+from typing import Any, Final, Literal, NoReturn, TypeVar, cast
+from uuid import UUID
+
+import orjson
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from swagger_ui_bundle import swagger_ui_path
+
+from engine.domain.limits import BODY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX
+from engine.domain.refusal import Reason
+from web.auth import account_of
+from web.errors import TABLE, Entry, Fault, Problem, expect, invalid, problems
+
+Json = dict[str, Any]
+H = TypeVar("H", bound=Callable[..., Awaitable[object]])
+Security = Literal["bearer"]
+
+_KEYWORDS: Final = {"path", "query", "body", "idempotency_key", "account_id"}
+_BODY_FAULTS: Final = (
+    Fault.MALFORMED_JSON,
+    Fault.DUPLICATE_KEY,
+    Fault.BODY_TOO_LARGE,
+    Fault.UNSUPPORTED_MEDIA_TYPE,
+    Fault.INVALID_BODY,
+)
+_KEY_FAULTS: Final = (Fault.MISSING_IDEMPOTENCY_KEY, Fault.INVALID_IDEMPOTENCY_KEY)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method on one path, as declared."""
+
+    method: str
+    path: str
+    handler: Callable[..., Awaitable[object]]
+    keywords: frozenset[str]
+    zh: str
+    status: int
+    errors: tuple[str, ...]
+    tags: tuple[str, ...]
+    security: Security | None
+    path_adapter: TypeAdapter[Any] | None
+    query_adapter: TypeAdapter[Any] | None
+    body_adapter: TypeAdapter[Any] | None
+    answer_adapter: TypeAdapter[Any] | None
+    query_names: frozenset[str]
+    query_lists: frozenset[str]
+
+    @property
+    def faults(self) -> list[str]:
+        """Every code this operation may answer, declared or following from what it takes."""
+        codes: dict[str, None] = dict.fromkeys(self.errors)
+        if self.security:
+            codes |= dict.fromkeys((Fault.UNAUTHENTICATED, Fault.TOKEN_EXPIRED))
+        if "idempotency_key" in self.keywords:
+            codes |= dict.fromkeys(_KEY_FAULTS)
+        if self.path_adapter:
+            codes[Fault.NOT_FOUND] = None
+        if self.query_adapter:
+            codes[Fault.INVALID_QUERY] = None
+        if self.body_adapter:
+            codes |= dict.fromkeys(_BODY_FAULTS)
+        codes[Fault.INTERNAL] = None
+        return [str(code) for code in codes]
+
+
+class Api:
+    """The declared routes of one application."""
+
+    def __init__(
+        self, title: str, version: str, description: str = "", tags: Mapping[str, str] | None = None
+    ) -> None:
+        self._info = {"title": title, "version": version, "description": description}
+        self._tags = dict(tags or {})
+        self._operations: dict[str, Operation] = {}
+
+    def route(
+        self,
+        method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"],
+        path: str,
+        *,
+        zh: str,
+        status: int = 200,
+        errors: Iterable[Reason | Fault] = (),
+        tags: Sequence[str] = (),
+        security: Security | None = "bearer",
+        answer: Any = None,
+    ) -> Callable[[H], H]:
+        """Declares a handler. `zh` is its summary in Chinese; its docstring is the English one.
+
+        `answer` names the documented type where the annotation cannot, as when the handler gives bytes.
+        """
+
+        def declare(handler: H) -> H:
+            name = handler.__name__
+            if name in self._operations:
+                raise TypeError(f"two handlers are called {name}; operation ids must differ")
+            hints = typing.get_type_hints(handler, include_extras=True)
+            answered = answer if answer is not None else hints.pop("return", None)
+            hints.pop("return", None)
+            keywords = frozenset(
+                p.name
+                for p in inspect.signature(handler).parameters.values()
+                if p.kind is inspect.Parameter.KEYWORD_ONLY
+            )
+            if unknown := keywords - _KEYWORDS:
+                raise TypeError(f"{name} asks for {sorted(unknown)}, which no request has")
+            if "account_id" in keywords and security is None:
+                raise TypeError(f"{name} asks who it is but needs no token")
+            path_names = set(re.findall(r"{(\w+)}", path))
+            path_model = hints.get("path")
+            if path_names != (set(path_model.model_fields) if path_model else set()):
+                raise TypeError(f"{name}: {path} and its path model name different things")
+            query_fields = hints["query"].model_fields if "query" in hints else {}
+            is_json = answered not in (None, type(None)) and not (
+                isinstance(answered, type) and issubclass(answered, web.StreamResponse)
+            )
+            self._operations[name] = Operation(
+                method=method,
+                path=path,
+                handler=handler,
+                keywords=keywords,
+                zh=zh,
+                status=status,
+                errors=tuple(str(code) for code in errors),
+                tags=tuple(tags),
+                security=security,
+                path_adapter=TypeAdapter(path_model) if path_model else None,
+                query_adapter=TypeAdapter(hints["query"]) if "query" in hints else None,
+                body_adapter=TypeAdapter(hints["body"]) if "body" in hints else None,
+                answer_adapter=TypeAdapter(answered) if is_json else None,
+                query_names=frozenset(f.alias or n for n, f in query_fields.items()),
+                query_lists=frozenset(
+                    f.alias or n for n, f in query_fields.items() if typing.get_origin(f.annotation) is list
+                ),
+            )
+            return handler
+
+        return declare
+
+    def setup(self, app: web.Application) -> None:
+        """Adds every declared route, the document, its page, and the middleware that words what is raised."""
+        app.middlewares.append(problems)
+        for operation in self._operations.values():
+            serve = _served(operation)
+            if operation.method == "GET":
+                app.router.add_get(operation.path, serve, expect_handler=expect)
+            else:
+                app.router.add_route(operation.method, operation.path, serve, expect_handler=expect)
+        app.router.add_get("/openapi.json", self._serve_document)
+        app.router.add_get("/docs", self._serve_page)
+        app.router.add_get("/docs/openapi-3.0.json", self._serve_document_3_0)
+        app.router.add_static("/docs/assets", swagger_ui_path)
+
+    @cached_property
+    def document(self) -> Json:
+        """The OpenAPI 3.1 document of all that is declared. Kept: declare everything first."""
+        return _document(self._info, self._tags, list(self._operations.values()))
+
+    async def _serve_document(self, request: web.Request) -> web.Response:
+        return web.Response(body=orjson.dumps(self.document), headers=_JSON_HEADERS)
+
+    async def _serve_document_3_0(self, request: web.Request) -> web.Response:
+        return web.Response(body=orjson.dumps(as_3_0(self.document)), headers=_JSON_HEADERS)
+
+    async def _serve_page(self, request: web.Request) -> web.Response:
+        return web.Response(
+            text=_PAGE, content_type="text/html", headers={"Content-Security-Policy": _PAGE_POLICY}
+        )
+
+
+# Serving: everything that can be made ready beforehand is, so that a request costs little.
+
+_JSON_HEADERS: Final = {"Content-Type": "application/json"}
+# What a token opens is somebody's own: no cache on the way may keep it.
+_PRIVATE_HEADERS: Final = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+
+
+def _served(operation: Operation) -> Handler:
+    handler = operation.handler
+    status = operation.status
+    secured = operation.security is not None
+    headers = _PRIVATE_HEADERS if secured else _JSON_HEADERS
+    wants_account = "account_id" in operation.keywords
+    wants_key = "idempotency_key" in operation.keywords
+    path_of = operation.path_adapter.validator.validate_strings if operation.path_adapter else None
+    query_of = operation.query_adapter.validator.validate_strings if operation.query_adapter else None
+    body_of = operation.body_adapter.validator.validate_json if operation.body_adapter else None
+    dumps = orjson.dumps
+    response = web.Response
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        arguments: dict[str, Any] = {}
+        if secured:
+            account_id = account_of(request)
+            if wants_account:
+                arguments["account_id"] = account_id
+        if path_of is not None:
+            try:
+                arguments["path"] = path_of(cast(Any, dict(request.match_info)))
+            except ValidationError:
+                raise Problem(Fault.NOT_FOUND) from None
+        if wants_key:
+            arguments["idempotency_key"] = idempotency_key_of(request)
+        if query_of is not None:
+            given = _query_values(request, operation)
+            try:
+                arguments["query"] = query_of(given)
+            except ValidationError as error:
+                raise invalid(Fault.INVALID_QUERY, "query", _faults_of(error)) from None
+        if body_of is not None:
+            raw = await json_body_of(request)
+            try:
+                arguments["body"] = body_of(raw, strict=True)
+            except ValidationError as error:
+                faults = _faults_of(error)
+                # Spelled as JSON, yet no text: a lone surrogate.
+                if faults[0]["type"] == "json_invalid":
+                    raise Problem(Fault.MALFORMED_JSON) from None
+                raise invalid(Fault.INVALID_BODY, "body", faults) from None
+        result = await handler(request, **arguments)
+        if isinstance(result, web.StreamResponse):
+            return result
+        if result is None:
+            return response(status=204)
+        body = result if type(result) is bytes else dumps(result, default=_encodable)
+        return response(body=body, status=status, headers=headers)
+
+    return serve
+
+
+def idempotency_key_of(request: web.Request) -> str:
+    """The Idempotency-Key header. Raises Problem when it is missing, repeated or not visible ASCII."""
+    given = request.headers.getall("Idempotency-Key", ())
+    if not given:
+        raise Problem(Fault.MISSING_IDEMPOTENCY_KEY)
+    key = given[0]
+    if (
+        len(given) > 1
+        or not 0 < len(key) <= IDEMPOTENCY_KEY_CHARS_MAX
+        or not key.isascii()
+        or not key.isprintable()
+        or " " in key
+    ):
+        raise Problem(Fault.INVALID_IDEMPOTENCY_KEY)
+    return key
+
+
+async def json_body_of(request: web.Request) -> bytes:
+    """The body, known to be UTF-8 JSON in which no object names a key twice. Raises Problem otherwise."""
+    content_type = request.headers.get("Content-Type", "")
+    if content_type != "application/json" and not _is_json(request):
+        raise Problem(Fault.UNSUPPORTED_MEDIA_TYPE)
+    length = request.content_length
+    if length is not None and length > BODY_BYTES_MAX:
+        raise Problem(Fault.BODY_TOO_LARGE, limit=BODY_BYTES_MAX)
+    raw = await request.read()
+    if len(raw) > BODY_BYTES_MAX:
+        raise Problem(Fault.BODY_TOO_LARGE, limit=BODY_BYTES_MAX)
+    try:
+        _decode(raw.decode())
+    except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested beyond reason
+        raise Problem(Fault.MALFORMED_JSON) from None
+    return raw
+
+
+def _is_json(request: web.Request) -> bool:
+    charset = request.charset or "utf-8"
+    return request.content_type == "application/json" and charset.lower() in ("utf-8", "utf8")
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                # A lone surrogate would not survive the way out.
+                raise Problem(Fault.DUPLICATE_KEY, key=key[:64].encode(errors="replace").decode())
+            seen.add(key)
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(spelled: str) -> float:
+    value = float(spelled)
+    if not math.isfinite(value):
+        raise ValueError("a number beyond all bounds")
+    return value
+
+
+_decode: Final = json.JSONDecoder(
+    object_pairs_hook=_no_twins, parse_constant=_no_constant, parse_float=_finite
+).decode
+
+
+def _query_values(request: web.Request, operation: Operation) -> dict[str, Any]:
+    query = request.query
+    values: dict[str, Any] = {}
+    for name in query:
+        if name in values:
+            continue
+        given = query.getall(name)
+        if name in operation.query_lists:
+            values[name] = given
+        elif len(given) > 1 and name in operation.query_names:
+            raise Problem(Fault.INVALID_QUERY, errors=[Entry(["query", name], "repeated")])
+        else:
+            values[name] = given[0]
+    return values
+
+
+def _faults_of(error: ValidationError) -> list[Mapping[str, object]]:
+    return error.errors(include_url=False, include_input=False)  # type: ignore[return-value]
+
+
+def _encodable(value: object) -> object:
+    """What orjson does not know by itself."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json", by_alias=True)
+    if isinstance(value, UUID):  # asyncpg has a subclass of its own
+        return str(value)
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+# Documenting.
+
+_REFERENCES: Final = re.compile(r'"#/components/schemas/([^"]+)"')
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    operation: int
+    part: str
+
+
+def _document(info: Json, tags: Mapping[str, str], operations: list[Operation]) -> Json:
+    wanted: list[tuple[Any, Literal["validation", "serialization"], TypeAdapter[Any]]] = []
+    for i, operation in enumerate(operations):
+        for part in ("path", "query", "body"):
+            adapter = getattr(operation, f"{part}_adapter")
+            if adapter is not None:
+                wanted.append((_Wanted(i, part), "validation", adapter))
+        if operation.answer_adapter is not None:
+            wanted.append((_Wanted(i, "answer"), "serialization", operation.answer_adapter))
+    schemas, definitions = TypeAdapter.json_schemas(wanted, ref_template="#/components/schemas/{model}")
+    components: Json = {"Problem": _PROBLEM, **definitions.get("$defs", {})}
+    found = {key: schema for (key, _), schema in schemas.items()}
+
+    paths: Json = {}
+    for i, operation in enumerate(operations):
+        parts = {part: found.get(_Wanted(i, part)) for part in ("path", "query", "body", "answer")}
+        described = _described(operation, parts, components)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = described
+    used: dict[str, None] = {}
+    pending = ["Problem", *_REFERENCES.findall(json.dumps(paths))]
+    while pending:
+        name = pending.pop()
+        if name not in used:
+            used[name] = None
+            pending += _REFERENCES.findall(json.dumps(components[name]))
+    return {
+        "openapi": "3.1.0",
+        "info": info,
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": text} for name, text in tags.items()],
+        "paths": paths,
+        "components": {
+            "schemas": {name: components[name] for name in sorted(used)},
+            "securitySchemes": {
+                "bearer": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "POST /api/v1/sessions 所得的 access_token / the access_token from there",
+                }
+            },
+        },
+    }
+
+
+def _described(operation: Operation, schemas: Mapping[str, Any], components: Json) -> Json:
+    summary, _, rest = (inspect.getdoc(operation.handler) or "").partition("\n")
+    described: Json = {
+        "operationId": operation.handler.__name__,
+        "summary": operation.zh,
+        "description": "\n\n".join(part for part in (summary.strip(), rest.strip()) if part),
+        "tags": list(operation.tags),
+    }
+    parameters = [
+        *_parameters("path", schemas["path"], components),
+        *_parameters("query", schemas["query"], components),
+    ]
+    if "idempotency_key" in operation.keywords:
+        parameters.append(_IDEMPOTENCY_KEY)
+    if parameters:
+        described["parameters"] = parameters
+    if schemas["body"] is not None:
+        described["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schemas["body"]}},
+        }
+    answered: Json = {"description": HTTPStatus(operation.status).phrase}
+    if schemas["answer"] is not None:
+        answered["content"] = {"application/json": {"schema": schemas["answer"]}}
+    by_status: dict[int, list[str]] = {}
+    for code in operation.faults:
+        by_status.setdefault(TABLE[code].status, []).append(code)
+    described["responses"] = {
+        str(operation.status): answered,
+        **{str(status): _problem_answer(codes) for status, codes in sorted(by_status.items())},
+    }
+    described["security"] = [{"bearer": []}] if operation.security else []
+    return described
+
+
+def _parameters(place: str, schema: Json | None, components: Json) -> list[Json]:
+    if schema is None:
+        return []
+    if "$ref" in schema:
+        schema = components[schema["$ref"].rpartition("/")[2]]
+    listed = []
+    for name, declared in schema["properties"].items():
+        field = {key: value for key, value in declared.items() if key != "title"}
+        # A parameter that is not given is absent, never null.
+        choices = [choice for choice in field.get("anyOf", ()) if choice != {"type": "null"}]
+        if len(choices) == 1:
+            field = {**{k: v for k, v in field.items() if k not in ("anyOf", "default")}, **choices[0]}
+        parameter = {
+            "name": name,
+            "in": place,
+            "required": place == "path" or name in schema.get("required", ()),
+            "schema": field,
+        }
+        if "description" in field:
+            parameter["description"] = field.pop("description")
+        listed.append(parameter)
+    return listed
+
+
+def _problem_answer(codes: list[str]) -> Json:
+    lines = [f"- `{code}`: {TABLE[code].title.zh} / {TABLE[code].title.en}" for code in codes]
+    described: Json = {
+        "description": "\n".join(lines),
+        "content": {
+            "application/problem+json": {
+                "schema": {
+                    "allOf": [
+                        {"$ref": "#/components/schemas/Problem"},
+                        {"type": "object", "properties": {"code": {"enum": codes}}},
+                    ]
+                }
+            }
+        },
+    }
+    headers: Json = {}
+    if any(TABLE[code].retry_after is not None for code in codes):
+        headers["Retry-After"] = {"description": "秒 / seconds", "schema": {"type": "integer"}}
+    if any(TABLE[code].status == 401 for code in codes):
+        headers["WWW-Authenticate"] = {"schema": {"type": "string"}}
+    if headers:
+        described["headers"] = headers
+    return described
+
+
+_IDEMPOTENCY_KEY: Final[Json] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": True,
+    "description": (
+        "每个新操作一个新值，重试时保持不变；同键异文被拒绝 / "
+        "new for each new action, the same for its retries; another body under a used key is refused"
+    ),
+    "schema": {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": IDEMPOTENCY_KEY_CHARS_MAX,
+        "pattern": "^[!-~]+$",
+    },
+}
+
+_PROBLEM: Final[Json] = {
+    "type": "object",
+    "description": "RFC 9457。客户端依据 code 处理 / clients act on code, people read title and detail",
+    "required": ["type", "title", "status", "code"],
+    "properties": {
+        "type": {"type": "string", "format": "uri-reference"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "code": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "description": "不符合要求之处 / the places that are not as they should be",
+            "items": {
+                "type": "object",
+                "required": ["loc", "msg", "code"],
+                "properties": {
+                    "loc": {"type": "array", "items": {"type": ["string", "integer"]}},
+                    "msg": {"type": "string"},
+                    "code": {"type": "string"},
+                },
+            },
+        },
+        "alternatives": {
+            "type": "array",
+            "description": "按推荐次序排列的其他可约时段 / other slots with seats, best first",
+            "items": {"type": "object"},
+        },
+        "retry_after": {"type": "integer", "description": "秒 / seconds"},
+        "rule": {"type": "string", "description": "拒绝所依据的规则 / the rule that refused"},
+        "limit": {"type": "integer", "description": "规则的界限 / the rule's limit"},
+        "appointment_id": {"type": "string", "format": "uuid"},
+        "until": {"type": "string", "format": "date-time"},
+        "key": {"type": "string", "description": "重复的键 / the key that was repeated"},
+        "request_id": {"type": "string", "description": "求助时提供 / name it when you ask for help"},
+    },
+}
+
+
+def as_3_0(schema: Any) -> Any:
+    """The document in OpenAPI 3.0's words. The bundled Swagger UI (4.15) refuses every other version."""
+    if isinstance(schema, list):
+        return [as_3_0(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    said = {name: as_3_0(part) for name, part in schema.items()}
+    if said.get("openapi") == "3.1.0":
+        said["openapi"] = "3.0.3"
+    if "const" in said and not isinstance(said["const"], dict):
+        said["enum"] = [said.pop("const")]
+    choices = said.get("anyOf")
+    if isinstance(choices, list) and {"type": "null"} in choices:
+        choices = [choice for choice in choices if choice != {"type": "null"}]
+        said["nullable"] = True
+        del said["anyOf"]
+        if len(choices) == 1:
+            said |= {"allOf": choices} if "$ref" in choices[0] else {**choices[0], **said}
+        else:
+            said["anyOf"] = choices
+    if isinstance(said.get("type"), list):
+        said["anyOf"] = [{"type": name} for name in said.pop("type")]
+    for bound, limit in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if type(said.get(bound)) in (int, float):
+            said[limit], said[bound] = said[bound], True
+    return said
+
+
+_PAGE: Final = """<!doctype html>
+<html lang="zh-CN">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>杏林 Xinglin API</title>
+<link rel="stylesheet" href="/docs/assets/swagger-ui.css">
+<link rel="icon" type="image/png" href="/docs/assets/favicon-32x32.png" sizes="32x32">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="/docs/assets/swagger-ui-bundle.js" charset="utf-8"></script>
+<script>
+SwaggerUIBundle({
+  url: "/docs/openapi-3.0.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  persistAuthorization: true,
+  validatorUrl: null,
+  presets: [SwaggerUIBundle.presets.apis],
+  layout: "BaseLayout",
+});
+</script>
+<noscript>需要 JavaScript；文档本身在 <a href="/openapi.json">/openapi.json</a></noscript>
+</body>
+</html>
+"""
+_PAGE_POLICY: Final = "; ".join(
+    (
+        "default-src 'self'",
+        "script-src 'self' 'unsafe-inline'",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data:",
+    )
+)
+
+
+api: Final = Api(
+    "杏林 Xinglin",
+    "0.1.0",
+    "医院门诊实时预约与候诊引擎。所有时间为带时区的 ISO 8601，金额单位为分。\n\n"
+    "Real-time booking and queueing for hospital outpatients. Times are ISO 8601 with their offset,"
+    " money is in fen.",
+    tags={
+        "sessions": "登录 / signing in",
+        "patients": "就诊人 / the people an account books for",
+        "catalog": "科室、医生、排班与号源 / departments, practitioners, schedules, slots",
+        "appointments": "预约 / appointments",
+        "bills": "支付 / payment",
+    },
+)
+"""The patient-facing API: modules declare their routes on it; web/app.py imports them, then sets it up."""
