@@ -649,7 +649,7 @@ class _Reading:
                     name, line, f"has {len(cells)} values, the header {len(header)}: add or remove commas"
                 )
             else:
-                values = {c: cell.strip(" \t　") for c, cell in zip(header, cells, strict=True)}
+                values = {c: cell.strip(" \t\u00a0\u3000") for c, cell in zip(header, cells, strict=True)}
                 rows.append(_Fields(name, line, values, self.errors))
         if header is None:
             self._wrong(name, 1, "is empty: the first line must name the columns")
@@ -792,14 +792,8 @@ async def import_hospital(
     One transaction. Raises ImportRefused, with nothing changed, when something that is gone from the files
     is still needed, say by a day that people have booked.
     """
-    try:
-        async with connection.transaction():
-            return await _import(connection, files, first_day, publish_days)
-    except asyncpg.ForeignKeyViolationError as error:
-        # Tables of other subjects may refer to the catalog too; PostgreSQL's own words name them.
-        file = next((t.file for t in _ENTITIES if f"({t.name}) " in f"({error.table_name}) "), HOSPITAL)
-        reason = f"something gone from the files is still needed, put it back: {error.detail}"
-        raise ImportRefused([FileError(file, 0, reason)]) from error
+    async with connection.transaction():
+        return await _import(connection, files, first_day, publish_days)
 
 
 async def _import(
@@ -830,7 +824,12 @@ async def _import(
         "delete from schedule where practitioner_id = any ($1) and not opened", ids["practitioner"]
     )
     for table in _ENTITIES:
-        await _remove(connection, table, gone[table.name])
+        try:
+            await _remove(connection, table, gone[table.name])
+        except asyncpg.ForeignKeyViolationError as error:
+            # Tables of other subjects may refer to the catalog too; PostgreSQL's own words name them.
+            reason = f"what is gone from this file is still needed, put it back: {error.detail}"
+            raise ImportRefused([FileError(table.file, 0, reason)]) from error
 
     report = ImportReport(tables, published.changed, published.kept)
     if report.changes:
