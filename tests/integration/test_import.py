@@ -291,4 +291,4 @@ async def test_1500_doctors_take_seconds_and_little_memory(
     held, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(rows) == 21_000
-    assert held < 12_000_000
+    assert held < 4_000_000
