@@ -183,15 +183,6 @@ TABLE: Final[dict[str, Row]] = {
         ),
         retry_after=1,
     ),
-    Reason.AWAY: Row(
-        503,
-        Text("服务正在恢复", "Recovering"),
-        Text(
-            "该部分服务正在恢复，请稍后用同一个 Idempotency-Key 重试。",
-            "This part is recovering; retry in a moment with the same Idempotency-Key.",
-        ),
-        retry_after=1,
-    ),
     Fault.MALFORMED_REQUEST: Row(
         400,
         Text("请求格式错误", "Malformed request"),

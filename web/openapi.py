@@ -160,7 +160,7 @@ class Api:
                 answer_adapter=TypeAdapter(answered) if is_json else None,
                 query_names=frozenset(f.alias or n for n, f in query_fields.items()),
                 query_lists=frozenset(
-                    f.alias or n for n, f in query_fields.items() if typing.get_origin(f.annotation) is list
+                    f.alias or n for n, f in query_fields.items() if _is_list(f.annotation)
                 ),
             )
             return handler
@@ -213,7 +213,8 @@ def _served(operation: Operation) -> Handler:
     wants_account = "account_id" in operation.keywords
     wants_key = "idempotency_key" in operation.keywords
     path_of = operation.path_adapter.validator.validate_strings if operation.path_adapter else None
-    query_of = operation.query_adapter.validator.validate_strings if operation.query_adapter else None
+    # Not validate_strings, which knows no lists; lax Python mode reads "5" as 5 as well.
+    query_of = operation.query_adapter.validator.validate_python if operation.query_adapter else None
     body_of = operation.body_adapter.validator.validate_json if operation.body_adapter else None
     dumps = orjson.dumps
     response = web.Response
@@ -340,6 +341,11 @@ def _query_values(request: web.Request, operation: Operation) -> dict[str, Any]:
         else:
             values[name] = given[0]
     return values
+
+
+def _is_list(annotation: Any) -> bool:
+    """A list, also one that may be left out: list[X] | None."""
+    return typing.get_origin(annotation) is list or any(map(_is_list, typing.get_args(annotation)))
 
 
 def _faults_of(error: ValidationError) -> list[Mapping[str, object]]:

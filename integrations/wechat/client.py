@@ -54,6 +54,8 @@ class WeChatClient:
             }
         )
         errcode = answer.get("errcode", 0)
+        if not isinstance(errcode, int):
+            raise TryAgain("wechat: an errcode that is no number")
         if errcode in _CODE_REFUSED:
             raise Refused(_CODE_REFUSED[errcode])
         if errcode in _TRY_AGAIN:

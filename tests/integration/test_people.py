@@ -1,0 +1,358 @@
+"""Accounts and patients against PostgreSQL, and sign-in over the wire through the WeChat sandbox."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime
+from types import SimpleNamespace
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import asyncpg
+import pytest
+from aiohttp import ClientSession, web
+from aiohttp.test_utils import TestClient, TestServer
+
+from engine.records.identity import IdType, check_digit, identify
+from engine.records.patients import (
+    ACCOUNT_PATIENTS_MAX,
+    NewPatient,
+    Patient,
+    PeopleRefusal,
+    account_of_openid,
+    add_patient,
+    patients_of,
+)
+from integrations.connector import Refused, TryAgain
+from integrations.wechat.client import WeChatClient
+from integrations.wechat.sandbox import sandbox_app
+from web import keys
+from web.auth import Tokens
+from web.openapi import api
+from web.patient import patients, sessions  # noqa: F401  (they declare their routes)
+
+NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
+Client = TestClient[web.Request, web.Application]
+
+
+@pytest.fixture
+async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
+    async with asyncpg.create_pool(database, min_size=1, max_size=10) as pool:
+        yield pool
+
+
+def new_id() -> bytes:
+    return secrets.token_bytes(16)
+
+
+def resident(n: int, day: str = "19900307") -> str:
+    first_17 = f"110105{day}{n:03d}"
+    return first_17 + check_digit(first_17)
+
+
+def someone(
+    n: int = 1, name: str = "王小明", relation: str = "self", phone: str = "13800000001"
+) -> NewPatient:
+    person = identify(name, IdType.RESIDENT_ID, resident(n), phone, NOW.date())
+    assert not isinstance(person, str)
+    return NewPatient(person, relation)
+
+
+def traveller(birth_date: date | None = None, sex: str | None = None) -> NewPatient:
+    person = identify("Jane Roe", IdType.PASSPORT, "E12345678", "+12025550123", NOW.date(), birth_date, sex)
+    assert not isinstance(person, str)
+    return NewPatient(person, "other")
+
+
+async def account(pool: asyncpg.Pool, openid: str = "o1") -> bytes:
+    async with pool.acquire() as conn:
+        return await account_of_openid(conn, openid, new_id(), NOW)
+
+
+async def add(pool: asyncpg.Pool, account_id: bytes, patient: NewPatient) -> Patient | PeopleRefusal:
+    async with pool.acquire() as conn:
+        return await add_patient(conn, account_id, patient, new_id(), NOW)
+
+
+async def test_fifty_sign_ins_of_one_person_make_one_account(pool: asyncpg.Pool) -> None:
+    ids = await asyncio.gather(*(account(pool, "one") for _ in range(50)))
+    assert len(set(ids)) == 1
+    assert await pool.fetchval("select count(*) from account") == 1
+    assert await account(pool, "another") not in ids
+
+
+async def test_a_patient_added_twice_is_one(pool: asyncpg.Pool) -> None:
+    mine = await account(pool)
+    first = await add(pool, mine, someone())
+    again = await add(pool, mine, someone(phone="13800000002", relation="parent"))
+    assert isinstance(first, Patient) and isinstance(again, Patient)
+    assert again.id == first.id
+    async with pool.acquire() as conn:
+        assert await patients_of(conn, mine) == [again]
+    assert (again.phone, again.relation) == ("13800000002", "parent")
+    assert (again.birth_date, again.sex) == (date(1990, 3, 7), "male")
+
+
+async def test_one_identity_is_one_patient_across_accounts(pool: asyncpg.Pool) -> None:
+    mine, yours = await account(pool, "mine"), await account(pool, "yours")
+    a = await add(pool, mine, someone())
+    b = await add(pool, yours, someone(relation="spouse", phone="13800000009"))
+    assert isinstance(a, Patient) and isinstance(b, Patient)
+    assert a.id == b.id
+    async with pool.acquire() as conn:
+        assert [(p.relation, p.phone) for p in await patients_of(conn, mine)] == [("self", "13800000001")]
+
+
+async def test_another_name_is_refused(pool: asyncpg.Pool) -> None:
+    mine, yours = await account(pool, "mine"), await account(pool, "yours")
+    await add(pool, mine, someone())
+    assert await add(pool, yours, someone(name="李四")) is PeopleRefusal.IDENTITY_MISMATCH
+    assert await add(pool, mine, someone(name="李四")) is PeopleRefusal.IDENTITY_MISMATCH
+    async with pool.acquire() as conn:
+        assert await patients_of(conn, yours) == []
+
+
+async def test_what_was_left_out_may_come_later_and_then_stays(pool: asyncpg.Pool) -> None:
+    mine = await account(pool)
+    await add(pool, mine, traveller())
+    known = await add(pool, mine, traveller(date(1980, 1, 2), "female"))
+    assert isinstance(known, Patient)
+    assert (known.birth_date, known.sex) == (date(1980, 1, 2), "female")
+    assert await add(pool, mine, traveller(date(1980, 1, 3))) is PeopleRefusal.IDENTITY_MISMATCH
+    assert await add(pool, mine, traveller(sex="male")) is PeopleRefusal.IDENTITY_MISMATCH
+    assert await add(pool, mine, traveller()) == known
+
+
+async def test_the_limit_holds_however_many_are_added_at_once(pool: asyncpg.Pool) -> None:
+    mine = await account(pool)
+    added = await asyncio.gather(*(add(pool, mine, someone(n)) for n in range(20)))
+    assert sum(isinstance(one, Patient) for one in added) == ACCOUNT_PATIENTS_MAX
+    assert added.count(PeopleRefusal.TOO_MANY_PATIENTS) == 20 - ACCOUNT_PATIENTS_MAX
+    # Those refused left nothing behind, and those that are there may still be changed.
+    assert await pool.fetchval("select count(*) from patient") == ACCOUNT_PATIENTS_MAX
+    n = next(n for n, one in enumerate(added) if isinstance(one, Patient))
+    assert isinstance(await add(pool, mine, someone(n, phone="13800000003")), Patient)
+
+
+async def test_the_limit_holds_for_people_others_know(pool: asyncpg.Pool) -> None:
+    mine, yours = await account(pool, "mine"), await account(pool, "yours")
+    for n in range(ACCOUNT_PATIENTS_MAX):
+        await add(pool, mine, someone(n))
+    await add(pool, yours, someone(99))
+    assert await add(pool, mine, someone(99)) is PeopleRefusal.TOO_MANY_PATIENTS
+
+
+async def test_many_accounts_add_one_person_at_once(pool: asyncpg.Pool) -> None:
+    accounts = [await account(pool, f"o{n}") for n in range(20)]
+    added = await asyncio.gather(*(add(pool, one, someone()) for one in accounts))
+    assert len({one.id for one in added if isinstance(one, Patient)}) == 1
+    assert await pool.fetchval("select count(*) from account_patient") == 20
+
+
+# Over the wire.
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[TestServer]:
+    async with TestServer(sandbox_app()) as server:
+        yield server
+
+
+@pytest.fixture
+async def client(pool: asyncpg.Pool, sandbox: TestServer) -> AsyncIterator[Client]:
+    app = web.Application()
+    async with ClientSession() as session:
+        app[keys.POOL] = pool
+        app[keys.TOKENS] = Tokens(secrets.token_bytes(32), 1800, 86400)
+        app[keys.ZONE] = ZoneInfo("Asia/Shanghai")
+        app[keys.WECHAT] = WeChatClient(session, str(sandbox.make_url("")), "sandbox", "sandbox")
+        api.setup(app)
+        async with TestClient(TestServer(app)) as client:
+            yield client
+
+
+async def call(client: Client, method: str, path: str, token: str = "", **rest: Any) -> SimpleNamespace:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    async with client.request(method, path, headers=headers, **rest) as response:
+        told = {**await response.json(), "status": response.status, "headers": response.headers}
+        return SimpleNamespace(**told)
+
+
+async def sign_in(client: Client, openid: str = "o1") -> str:
+    session = await call(
+        client, "POST", "/api/v1/sessions", json={"grant": "wechat", "code": f"sandbox:{openid}"}
+    )
+    assert (session.status, session.expires_in) == (201, 1800)
+    token: str = session.access_token
+    return token
+
+
+def form(**changes: object) -> dict[str, object]:
+    whole = {
+        "name": " 王小明 ",
+        "id_type": "resident_id",
+        "id_number": resident(1),
+        "phone": "138 0000 0001",
+        "relation": "self",
+    }
+    return {**whole, **changes}
+
+
+async def test_a_person_signs_in_and_adds_patients(client: Client) -> None:
+    token = await sign_in(client)
+    added = await call(client, "POST", "/api/v1/patients", token, json=form())
+    assert added.status == 201
+    listed = await call(client, "GET", "/api/v1/patients", await sign_in(client))
+    assert listed.patients == [
+        {
+            "id": added.id,
+            "name": "王小明",
+            "id_type": "resident_id",
+            "id_number": "110" + "*" * 11 + resident(1)[-4:],
+            "phone": "138****0001",
+            "relation": "self",
+            "birth_date": "1990-03-07",
+            "sex": "male",
+        }
+    ]
+    assert (await call(client, "GET", "/api/v1/patients", await sign_in(client, "o2"))).patients == []
+
+
+async def test_a_refresh_token_buys_the_next_pair(client: Client) -> None:
+    first = await call(client, "POST", "/api/v1/sessions", json={"grant": "wechat", "code": "sandbox:o1"})
+    body = {"grant": "refresh", "refresh_token": first.refresh_token}
+    second = await call(client, "POST", "/api/v1/sessions", json=body)
+    assert second.status == 201
+    assert (await call(client, "GET", "/api/v1/patients", second.access_token)).status == 200
+    body = {"grant": "refresh", "refresh_token": first.access_token}
+    assert (await call(client, "POST", "/api/v1/sessions", json=body)).code == "unauthenticated"
+    assert (await call(client, "GET", "/api/v1/patients", first.refresh_token)).code == "unauthenticated"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"grant": "wechat", "code": "nonsense"}, 401, "sign_in_refused"),
+        ({"grant": "wechat", "code": "sandbox:"}, 401, "sign_in_refused"),
+        ({"grant": "wechat", "code": "sandbox:a b"}, 401, "sign_in_refused"),
+        ({"grant": "wechat", "code": "sandbox:" + "x" * 65}, 401, "sign_in_refused"),
+        ({"grant": "wechat", "code": "sandbox:o\n"}, 401, "sign_in_refused"),
+        ({"grant": "wechat", "code": ""}, 422, "invalid_body"),
+        ({"grant": "refresh", "refresh_token": "x"}, 401, "unauthenticated"),
+        ({"grant": "password", "username": "a", "password": "b"}, 422, "unsupported_grant"),
+        ({"grant": "magic"}, 422, "invalid_body"),
+        ({}, 422, "invalid_body"),
+    ],
+)
+async def test_sign_ins_that_fail(client: Client, body: dict[str, str], status: int, code: str) -> None:
+    answer = await call(client, "POST", "/api/v1/sessions", json=body)
+    assert (answer.status, answer.code) == (status, code)
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code", "field"),
+    [
+        ({"name": "王😀"}, 422, "invalid_name", "name"),
+        ({"id_number": "110105199003070011"}, 422, "invalid_id_number", "id_number"),
+        ({"id_number": resident(1, "20991231")}, 422, "invalid_id_number", "id_number"),
+        ({"birth_date": "1990-03-08"}, 422, "invalid_birth_date", "birth_date"),
+        ({"sex": "female"}, 422, "invalid_sex", "sex"),
+        ({"phone": "110"}, 422, "invalid_phone", "phone"),
+        ({"id_type": "library_card"}, 422, "invalid_body", "id_type"),
+        ({"relation": "boss"}, 422, "invalid_body", "relation"),
+        ({"name": "王\u0000"}, 422, "invalid_name", "name"),
+    ],
+)
+async def test_forms_that_are_wrong(
+    client: Client, changes: dict[str, str], status: int, code: str, field: str
+) -> None:
+    answer = await call(client, "POST", "/api/v1/patients", await sign_in(client), json=form(**changes))
+    assert (answer.status, answer.code) == (status, code)
+    assert [error["loc"] for error in answer.errors] == [["body", field]]
+    assert not any(isinstance(v, str) and v in str(vars(answer)) for v in changes.values() if v != "")
+
+
+async def test_refusals_over_the_wire(client: Client) -> None:
+    token = await sign_in(client)
+    await call(client, "POST", "/api/v1/patients", token, json=form())
+    answer = await call(client, "POST", "/api/v1/patients", token, json=form(name="李四"))
+    assert (answer.status, answer.code) == (409, "identity_mismatch")
+    for n in range(2, ACCOUNT_PATIENTS_MAX + 1):
+        added = await call(client, "POST", "/api/v1/patients", token, json=form(id_number=resident(n)))
+        assert added.status == 201
+    answer = await call(client, "POST", "/api/v1/patients", token, json=form(id_number=resident(77)))
+    assert (answer.status, answer.code, answer.limit) == (409, "too_many_patients", 10)
+    assert "10" in answer.detail
+
+
+async def test_sign_in_says_when_the_database_is_away(client: Client, pool: asyncpg.Pool) -> None:
+    await pool.close()
+    answer = await call(client, "POST", "/api/v1/sessions", json={"grant": "wechat", "code": "sandbox:o1"})
+    assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "database_down", "2")
+
+
+# The connector, against what the other side may do.
+
+
+async def wechat_that_answers(content: bytes, status: int = 200, delay: float = 0) -> TestServer:
+    async def answer(request: web.Request) -> web.Response:
+        await asyncio.sleep(delay)
+        return web.Response(body=content, status=status, headers={"Content-Type": "text/plain"})
+
+    app = web.Application()
+    app.router.add_get("/sns/jscode2session", answer)
+    return TestServer(app)
+
+
+async def openid_from(server: TestServer, code: str = "c", seconds_max: float = 5.0) -> str:
+    async with server, ClientSession() as session:
+        return await WeChatClient(
+            session, str(server.make_url("")), "id", "topsecret", seconds_max
+        ).openid_of(code)
+
+
+async def test_the_sandbox_speaks_to_the_client(sandbox: TestServer) -> None:
+    async with ClientSession() as session:
+        client = WeChatClient(session, str(sandbox.make_url("/")), "id", "secret")
+        assert await client.openid_of("sandbox:oABC_-1") == "oABC_-1"
+        with pytest.raises(Refused, match="invalid_code"):
+            await client.openid_of("oABC")
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "raised"),
+    [
+        (b'{"errcode":40029,"errmsg":"invalid code"}', 200, Refused),
+        (b'{"errcode":40163,"errmsg":"code been used"}', 200, Refused),
+        (b'{"errcode":40013,"errmsg":"invalid appid"}', 200, Refused),
+        (b'{"errcode":45011,"errmsg":"frequency"}', 200, TryAgain),
+        (b'{"errcode":-1,"errmsg":"system error"}', 200, TryAgain),
+        (b"{}", 200, TryAgain),
+        (b'{"openid":""}', 200, TryAgain),
+        (b'{"openid":7}', 200, TryAgain),
+        (b'{"openid":"x","errcode":[]}', 200, TryAgain),
+        (b"[]", 200, TryAgain),
+        (b"<html>", 200, TryAgain),
+        (b'{"openid":"' + b"x" * 100_000 + b'"}', 200, TryAgain),
+        (b'{"openid":"x"}', 502, TryAgain),
+    ],
+)
+async def test_what_wechat_may_answer(content: bytes, status: int, raised: type[Exception]) -> None:
+    with pytest.raises(raised) as caught:
+        await openid_from(await wechat_that_answers(content, status))
+    assert "topsecret" not in repr(caught.value)
+
+
+async def test_a_wechat_that_is_slow_or_gone() -> None:
+    with pytest.raises(TryAgain, match="Timeout"):
+        await openid_from(await wechat_that_answers(b"{}", delay=1), seconds_max=0.05)
+    async with ClientSession() as session:
+        with pytest.raises(TryAgain) as caught:
+            await WeChatClient(session, "http://127.0.0.1:9", "id", "topsecret").openid_of("c")
+    assert "topsecret" not in repr(caught.value)
+    assert caught.value.__cause__ is None
+
+
+async def test_extra_words_from_wechat_do_no_harm() -> None:
+    server = await wechat_that_answers(b'{"openid":"o","unionid":"u","session_key":"k","errcode":0,"new":1}')
+    assert await openid_from(server) == "o"
