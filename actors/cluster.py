@@ -8,14 +8,14 @@ import asyncio
 import contextlib
 import logging
 import os
-import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import ray
 from prometheus_client.core import Metric
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 
 from actors.directory import ShardAway
 from actors.shard_process import ShardProcess
@@ -67,6 +67,10 @@ class Lines:
             raise ShardAway(f"shard {shard_id} has no process yet")
         try:
             answer: bytes | None = await call(process)
+        except RayTaskError as error:
+            # Not its death but its failure: what it read of the database, say. Nothing is known of the batch.
+            log.error("shard %d failed: %s", shard_id, error)
+            raise ShardAway(f"shard {shard_id}: {type(error.cause).__name__}") from error
         except RayError as error:
             raise ShardAway(f"shard {shard_id}: {type(error).__name__}") from error
         if answer is None:
@@ -106,13 +110,14 @@ class GatewayProcess:
 
 
 def start_ray(address: str | None, folder: str | None) -> None:
-    """A Ray of our own on this machine's loopback, or the running one at `address`. Blocks for seconds."""
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    """A Ray of our own on this machine's loopback, or the running one at `address`. Blocks for seconds.
+
+    actors/ray_environment.py must have been asked first: Ray reads its environment when it is imported.
+    """
+    assert os.environ.get("RAY_AUTH_MODE") == "token"
     if address is not None:
         ray.init(address=address, namespace="xinglin", log_to_driver=False, logging_level=logging.ERROR)
         return
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     ray.init(
         namespace="xinglin",
         include_dashboard=False,
@@ -149,12 +154,21 @@ class Cluster:
         gateways: int,
         policy: Policy,
         make_gateway: Callable[[int], Gateway],
+        log_level: str = "INFO",
+        log_folder: Path | None = None,
     ) -> None:
         self._shards = shards
         self._members = [
             Member(
                 name := f"shard-process-{n}",
-                _actor(ShardProcess, "SPREAD").remote(name, database_url, shards, policy),
+                _actor(ShardProcess, "SPREAD").remote(
+                    name,
+                    database_url,
+                    shards,
+                    policy,
+                    log_level,
+                    log_folder and log_folder / f"{name}.log",
+                ),
             )
             for n in range(shards + standbys)
         ]

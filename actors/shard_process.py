@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from pathlib import Path
 from typing import NoReturn
 
 import asyncpg
@@ -11,6 +12,7 @@ from prometheus_client.core import Metric
 from actors.clock import DatabaseClock
 from actors.metrics import samples
 from actors.shard import Shard
+from engine import logs
 from engine.database import DatabaseFailed, connect
 from engine.domain.policy import Policy
 from engine.journal.postgres import PostgresJournal
@@ -30,7 +32,10 @@ def end_process(why: str) -> NoReturn:
 
 
 class ShardProcess:
-    def __init__(self, name: str, database_url: str, shards: int, policy: Policy) -> None:
+    def __init__(
+        self, name: str, database_url: str, shards: int, policy: Policy, log_level: str, log_file: Path | None
+    ) -> None:
+        logs.configure(log_level, log_file)
         self._name = name
         self._url = database_url
         self._shards = shards

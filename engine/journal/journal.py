@@ -141,7 +141,7 @@ class Writes:
     drops: dict[tuple[int, bytes, bytes], s.Claim]
     rows: dict[bytes, AppointmentRow]
     changes: dict[bytes, StatusChange]
-    opened: list[str]
+    opened: list[tuple[ScheduleKey, Plan]]
 
 
 def fold(entries: list[Entry]) -> Writes:
@@ -164,7 +164,7 @@ def fold(entries: list[Entry]) -> Writes:
             else:
                 writes.changes[entry.change.id] = entry.change
         if isinstance(entry.event, s.ScheduleOpened):
-            writes.opened.append(ScheduleKey.of_stream(entry.stream).schedule_id)
+            writes.opened.append((ScheduleKey.of_stream(entry.stream), entry.event.plan))
     return writes
 
 

@@ -1,7 +1,7 @@
 """The journal in PostgreSQL: one transaction a batch, behind the shard's epoch."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from operator import attrgetter
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ import asyncpg
 import orjson
 
 from engine.domain.ids import ScheduleKey
-from engine.domain.planning import plan_from_data
+from engine.domain.planning import plan_as_data, plan_from_data
 from engine.domain.refusal import Reason
 from engine.journal.codec import EVENT_CODES, pack_event, unpack_event
 from engine.journal.journal import (
@@ -28,7 +28,7 @@ CLAIM_LOST: Final = "XL001"
 FENCED: Final = "XL002"
 ROLLED_BACK_TRIES_MAX: Final = 5  # a deadlock's victim knows that nothing was written, and may try again
 
-_FLUSH: Final = f"select flush({', '.join(f'${n}' for n in range(1, 32))})"
+_FLUSH: Final = f"select flush({', '.join(f'${n}' for n in range(1, 36))})"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -187,7 +187,10 @@ class PostgresJournal:
             [_time(r.starts_at) for r in rows],
             [_time(r.hold_until) for r in rows],
             [_time(r.at) for r in rows],
-            writes.opened,
+            [key.schedule_id for key, _ in writes.opened],
+            [key.practitioner_id for key, _ in writes.opened],
+            [date.fromisoformat(key.day) for key, _ in writes.opened],
+            [orjson.dumps(plan_as_data(plan)).decode() for _, plan in writes.opened],
         ]
 
 

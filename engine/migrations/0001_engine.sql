@@ -63,7 +63,7 @@ create function flush(
     i_id uuid[], i_schedule text[], i_slot text[], i_seat smallint[], i_capacity smallint[], i_number int[],
     i_patient uuid[], i_account uuid[], i_status smallint[], i_fee int[], i_starts timestamptz[],
     i_hold timestamptz[], i_at timestamptz[],
-    o_schedule text[]
+    o_schedule text[], o_practitioner text[], o_day date[], o_plan text[]
 ) returns bigint language plpgsql as $$
 declare
     first_seq bigint;
@@ -117,7 +117,12 @@ begin
     end if;
 
     if cardinality(o_schedule) > 0 then
-        update schedule set opened = true where id = any (o_schedule);
+        -- From here on the actor is the truth: the catalog shows the plan it opened with, whatever was
+        -- published between its look and this commit.
+        insert into schedule (id, practitioner_id, day, plan, opened)
+        select o.id, o.practitioner_id, o.day, o.plan::jsonb, true
+          from unnest(o_schedule, o_practitioner, o_day, o_plan) as o (id, practitioner_id, day, plan)
+        on conflict (id) do update set plan = excluded.plan, opened = true;
     end if;
     return first_seq;
 end

@@ -1,0 +1,64 @@
+"""The application: every route, and the few that are for machines."""
+
+import asyncio
+import time
+from typing import Final
+
+import asyncpg
+import orjson
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from actors.metrics import exposition, samples
+from web import keys
+from web.openapi import api
+from web.patient import appointments, catalog, patients, sessions  # noqa: F401  (they declare their routes)
+
+READY_SECONDS_MAX: Final = 1.0
+
+
+def make_app() -> web.Application:
+    """Without what handlers need: see web/keys.py; web/gateway.py fills it in."""
+    app = web.Application(middlewares=[measured])
+    api.setup(app)
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", metrics)
+    return app
+
+
+@web.middleware
+async def measured(request: web.Request, handler: Handler) -> web.StreamResponse:
+    started = time.perf_counter()
+    response = await handler(request)
+    resource = request.match_info.route.resource
+    route = "none" if resource is None else resource.canonical
+    counted = request.app[keys.METRICS]
+    counted.requests.labels(route, response.status).inc()
+    counted.seconds.labels(route).observe(time.perf_counter() - started)
+    return response
+
+
+async def healthz(request: web.Request) -> web.Response:
+    """The process is alive."""
+    return web.json_response({"status": "ok"})
+
+
+async def readyz(request: web.Request) -> web.Response:
+    """The process takes requests, and the database answers."""
+    if not request.app[keys.HEALTH].is_serving:
+        return web.json_response({"status": "draining"}, status=503)
+    try:
+        async with asyncio.timeout(READY_SECONDS_MAX):
+            await request.app[keys.POOL].fetchval("select 1")
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return web.json_response({"status": "database_down"}, status=503, headers={"Retry-After": "1"})
+    return web.Response(body=orjson.dumps({"status": "ready"}), content_type="application/json")
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """Of this gateway, its peers and the shards, in Prometheus' text format."""
+    app = request.app
+    collected = samples(app[keys.METRICS].registry, app[keys.NAME])
+    collected += await app[keys.LINES].metrics()
+    return web.Response(body=exposition(collected), headers={"Content-Type": "text/plain; version=0.0.4"})

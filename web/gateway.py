@@ -1,0 +1,179 @@
+"""One HTTP process: reads from its own memory, sends writes to the shards."""
+
+import asyncio
+import logging
+import socket
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import asyncpg
+from aiohttp import ClientSession, web
+from prometheus_client.core import Metric
+
+from actors.cluster import Lines
+from actors.directory import Directory, ShardAway, shard_of
+from actors.feed import Changes
+from actors.metrics import GatewayMetrics, samples, watch_lag
+from engine import logs
+from engine.database import DatabaseFailed, connect
+from engine.records.appointments import seats_taken
+from engine.records.catalog import load_catalog, load_schedules
+from engine.settings import Settings
+from engine.views.availability import Availability
+from integrations.wechat.client import WeChatClient
+from web import keys
+from web.app import make_app
+from web.auth import Tokens
+from web.errors import ProblemRunner
+
+log = logging.getLogger(__name__)
+
+READ_CONNECTIONS = 4
+RETRY_SECONDS = 0.2
+CLOSE_SECONDS_MAX = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    settings: Settings
+    database_url: str
+    token_secret: bytes
+    wechat_address: str | None
+    wechat_app: tuple[str, str]
+    log_file: Path | None
+
+
+class HttpGateway:
+    def __init__(self, number: int, config: GatewayConfig) -> None:
+        self._name = f"gateway-{number}"
+        self._config = config
+        self._metrics = GatewayMetrics()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._positions: dict[int, tuple[int, int]] = {}
+        logs.configure(config.settings.log_level, config.log_file)
+
+    async def start(self, lines: Lines) -> str:
+        """Everything read and every feed joined before the first request is taken."""
+        config = self._config
+        settings = config.settings
+        self._lines = lines
+        self._pool = await asyncpg.create_pool(config.database_url, min_size=1, max_size=READ_CONNECTIONS)
+        async with self._pool.acquire() as connection:
+            catalog = await load_catalog(connection)
+            self._availability = Availability(catalog, [])
+        await self._read_catalog()
+        await self._read_seats(None)
+        self._directory = Directory(lines.send, settings.shards)
+        self._client = ClientSession()
+        app = make_app()
+        app[keys.SETTINGS] = settings
+        app[keys.TOKENS] = Tokens(
+            config.token_secret, settings.access_token_seconds, settings.refresh_token_seconds
+        )
+        app[keys.POOL] = self._pool
+        app[keys.ZONE] = catalog.hospital.zone
+        app[keys.DIRECTORY] = self._directory
+        app[keys.AVAILABILITY] = self._availability
+        app[keys.METRICS] = self._metrics
+        app[keys.LINES] = lines
+        app[keys.NAME] = self._name
+        app[keys.HEALTH] = self._health = keys.Health()
+        if config.wechat_address is not None:
+            app_id, app_secret = config.wechat_app
+            app[keys.WECHAT] = WeChatClient(self._client, config.wechat_address, app_id, app_secret)
+        self._runner = ProblemRunner(app, access_log=None, handle_signals=False)
+        await self._runner.setup()
+        listening = _listen(settings.host, settings.port)
+        await web.SockSite(self._runner, listening, backlog=1024, shutdown_timeout=CLOSE_SECONDS_MAX).start()
+        self._tasks = [asyncio.create_task(self._follow(shard_id)) for shard_id in range(settings.shards)] + [
+            asyncio.create_task(self._listen_for_catalogs()),
+            asyncio.create_task(watch_lag(self._metrics.lag)),
+        ]
+        self._health.is_serving = True
+        host, port = listening.getsockname()[:2]
+        return f"http://{host}:{port}"
+
+    async def stop(self) -> None:
+        """Readiness goes first, then the doors, then what was taken in is answered."""
+        self._health.is_serving = False
+        await self._runner.cleanup()
+        await self._directory.close()
+        for task in self._tasks:
+            task.cancel()
+        await self._client.close()
+        await self._pool.close()
+
+    def metrics(self) -> list[Metric]:
+        return samples(self._metrics.registry, self._name)
+
+    async def _follow(self, shard_id: int) -> None:
+        """One shard's feed of free seats, for as long as this gateway lives."""
+        while True:
+            epoch, seq = self._positions.get(shard_id, (0, 0))
+            try:
+                changes = Changes.unpack(await self._lines.changes(shard_id, epoch, seq))
+                if changes.remaining is None:
+                    self._metrics.feed_resets.inc()
+                    await self._read_seats(shard_id)
+                else:
+                    self._availability.change(changes.remaining, changes.seq)
+                    self._positions[shard_id] = (changes.epoch, changes.seq)
+            except ShardAway:
+                await asyncio.sleep(RETRY_SECONDS)
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+                log.warning("free seats could not be read: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _read_seats(self, shard_id: int | None) -> None:
+        """A snapshot from SQL: at the start, and where a feed has gone on without us."""
+        taken = await seats_taken(self._pool)
+        mine = None
+        if shard_id is not None:
+            shards = self._config.settings.shards
+            mine = frozenset(
+                row.id
+                for row in self._availability.schedules()
+                if shard_of(row.key.stream, shards) == shard_id
+            )
+        version = max((seq for _, seq in taken.seqs.values()), default=0)
+        if shard_id is not None:
+            version = taken.seqs.get(shard_id, (0, 0))[1]
+        self._availability.reset(mine, taken.seats, version)
+        for number, position in taken.seqs.items():
+            if shard_id is None or number == shard_id:
+                self._positions[number] = position
+
+    async def _read_catalog(self) -> None:
+        async with self._pool.acquire() as connection:
+            catalog = await load_catalog(connection)
+            today = datetime.now(catalog.hospital.zone).date()
+            self._availability.replace(catalog, await load_schedules(connection, today - timedelta(days=1)))
+
+    async def _listen_for_catalogs(self) -> None:
+        while True:
+            try:
+                await self._listen_until_lost(await connect(self._config.database_url))
+            except (DatabaseFailed, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.warning("not listening for catalog changes: %s", error)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    async def _listen_until_lost(self, connection: asyncpg.Connection) -> None:
+        changed = asyncio.Event()
+        changed.set()  # something may have changed while nobody listened
+        await connection.add_listener("catalog", lambda *_: changed.set())
+        connection.add_termination_listener(lambda *_: changed.set())
+        while not connection.is_closed():
+            await changed.wait()
+            changed.clear()
+            await self._read_catalog()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Gateways share the port; the kernel spreads connections over them."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    listening.bind((host, port))
+    return listening

@@ -1,0 +1,257 @@
+"""The composition root: starts everything, in the right order, and stops it the other way round."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
+from functools import partial
+from importlib import resources
+from pathlib import Path
+
+import asyncpg
+from aiohttp import web as http
+
+from actors.cluster import Cluster, start_ray, stop_ray
+from engine import database, embedded_postgres, logs
+from engine.domain.policy import Policy
+from engine.records.catalog import NOT_IMPORTED, load_catalog, publish_schedules
+from engine.records.hospital_file import import_hospital, read_hospital
+from engine.settings import Settings
+from integrations.wechat.sandbox import sandbox_app
+from web.auth import SECRET_BYTES_MIN
+from web.gateway import GatewayConfig, HttpGateway
+
+log = logging.getLogger(__name__)
+
+PUBLISH_SECONDS = 60.0
+DEMO_HOSPITAL = resources.files("web") / "demo" / "hospital"
+
+
+class CannotStart(Exception):
+    """One line that says what is wrong and what to do."""
+
+
+def serve(settings: Settings) -> None:
+    """Runs until SIGTERM or Ctrl-C, then drains. Raises CannotStart with one clear line."""
+    home = settings.home.resolve()
+    logs.configure("WARNING", None)
+    _check_port(settings.host, settings.port)
+    if settings.ray_address is not None and settings.database_url is None:
+        raise CannotStart("a cluster needs a database that all its nodes reach: pass --database-url")
+    with contextlib.ExitStack() as stack:
+        try:
+            url = stack.enter_context(_postgres(settings, home))
+            stack.enter_context(_ray(settings, prepare=partial(_prepare, url, settings)))
+            asyncio.run(_run(settings, url, home))
+        except (embedded_postgres.PostgresFailed, database.DatabaseFailed) as failed:
+            raise CannotStart(str(failed)) from None
+
+
+@contextlib.contextmanager
+def _postgres(settings: Settings, home: Path) -> Iterator[str]:
+    """The database's URL; our own server for as long as the context lasts, unless one is given."""
+    if settings.database_url is not None:
+        yield settings.database_url.get_secret_value()
+        return
+    server = embedded_postgres.start(home)
+    try:
+        yield server.url
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def _ray(settings: Settings, prepare: partial[None]) -> Iterator[None]:
+    """Ray takes seconds to start; the database is prepared beside it."""
+    failed: list[Exception] = []
+
+    def beside() -> None:
+        try:
+            prepare()
+        except Exception as error:
+            failed.append(error)
+
+    helper = threading.Thread(target=beside)
+    helper.start()
+    folder = None if settings.ray_address else tempfile.mkdtemp(prefix="xl-")
+    try:
+        start_ray(settings.ray_address, folder)
+        helper.join()
+        if failed:
+            raise failed[0]
+        yield
+    finally:
+        helper.join()
+        stop_ray()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prepare(url: str, settings: Settings) -> None:
+    asyncio.run(_prepare_database(url, settings))
+
+
+async def _prepare_database(url: str, settings: Settings) -> None:
+    """The schema, the fence around earlier runs, and something to book."""
+    if settings.database_url is None:
+        await database.create_if_missing(url)
+    connection = await database.connect(url)
+    try:
+        await database.check_durable(connection)
+        await database.migrate(connection)
+        # Whatever process of an earlier run still lives, it writes no more; a run may have other shards.
+        await connection.execute("update shard set epoch = epoch + 1")
+        catalog = await load_catalog(connection)
+        today = datetime.now(catalog.hospital.zone).date()
+        if settings.demo and catalog.hospital == NOT_IMPORTED:
+            with resources.as_file(DEMO_HOSPITAL) as folder:
+                await import_hospital(connection, read_hospital(folder), today, settings.publish_days)
+        else:
+            await publish_schedules(connection, today, settings.publish_days)
+    finally:
+        await connection.close()
+
+
+async def _run(settings: Settings, url: str, home: Path) -> None:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    async with _alone(url), _sandbox(settings) as wechat_address:
+        log_folder = None if settings.ray_address else home / "logs"
+        config = GatewayConfig(
+            settings,
+            url,
+            _secret(home),
+            wechat_address,
+            (settings.wechat_app_id or "sandbox", settings.wechat_app_secret.get_secret_value() or "sandbox"),
+            log_folder and log_folder / "gateway.log",
+        )
+        cluster = Cluster(
+            url,
+            settings.shards,
+            settings.standbys,
+            settings.gateways,
+            Policy(hold_seconds=settings.hold_seconds),
+            partial(HttpGateway, config=config),
+            settings.log_level,
+            log_folder,
+        )
+        publishing = asyncio.create_task(_publish_daily(url, settings))
+        try:
+            addresses = await cluster.start()
+            _greet(settings, home, addresses)
+            await stopping.wait()
+            print("draining: nothing that was answered is lost …", flush=True)
+        finally:
+            publishing.cancel()
+            await cluster.stop()
+    print("stopped", flush=True)
+
+
+@contextlib.asynccontextmanager
+async def _alone(url: str) -> AsyncIterator[None]:
+    """Two of us on one database would fence each other off for ever: the second one stays out."""
+    connection = await database.connect(url)
+    try:
+        if not await connection.fetchval("select pg_try_advisory_lock(hashtext('xinglin.serve'))"):
+            raise CannotStart(
+                f"another xinglin serves from {database.address_of(url)}: stop it, or use another database"
+            )
+        yield
+    finally:
+        with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+            await connection.close(timeout=2)
+
+
+@contextlib.asynccontextmanager
+async def _sandbox(settings: Settings) -> AsyncIterator[str | None]:
+    """Where sign-in codes are checked: WeChat, or in a demo a server of ours that speaks its wire."""
+    if settings.wechat_app_id:
+        yield settings.wechat_address
+        return
+    if not settings.demo:
+        yield None
+        return
+    runner = http.AppRunner(sandbox_app())
+    await runner.setup()
+    site = http.TCPSite(runner, "127.0.0.1", port := embedded_postgres.free_port())
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()
+
+
+async def _publish_daily(url: str, settings: Settings) -> None:
+    """Each new day of the hospital opens one more day to book."""
+    published = None
+    while True:
+        try:
+            connection = await database.connect(url)
+            try:
+                zone = (await load_catalog(connection)).hospital.zone
+                today = datetime.now(zone).date()
+                if today != published:
+                    await publish_schedules(connection, today, settings.publish_days)
+                    published = today
+            finally:
+                await connection.close()
+        except (database.DatabaseFailed, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            log.warning("the next day could not be published yet: %s", error)
+        await asyncio.sleep(PUBLISH_SECONDS)
+
+
+def _secret(home: Path) -> bytes:
+    """The key of our tokens: made once, readable to nobody else."""
+    given = os.environ.get("XINGLIN_TOKEN_SECRET")
+    if given:
+        return given.encode()
+    home.mkdir(parents=True, exist_ok=True)
+    file = home / "token.key"
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        made = secrets.token_bytes(SECRET_BYTES_MIN)
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            out.write(made)
+        return made
+
+
+def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise CannotStart(
+                f"cannot listen on {host}:{port}: {error.strerror}; choose another with --port"
+            ) from None
+
+
+def _greet(settings: Settings, home: Path, addresses: list[str]) -> None:
+    address = addresses[0]
+    lines = [
+        "",
+        f"  Xinglin 杏林 serves at {address}",
+        f"    API        {address}/docs   (OpenAPI 3.1: {address}/openapi.json)",
+        f"    health     {address}/healthz   {address}/readyz   {address}/metrics",
+        f"    home       {home}   ({settings.gateways} gateways, {settings.shards} shards)",
+    ]
+    if settings.demo and not settings.wechat_app_id:
+        lines += [
+            '    demo login {"grant":"wechat","code":"sandbox:demo"}   (any sandbox:<name> is a person)',
+            f"      curl -s {address}/api/v1/sessions -H 'Content-Type: application/json' \\",
+            """           -d '{"grant":"wechat","code":"sandbox:demo"}'""",
+        ]
+    lines += ["  Ctrl-C drains and stops.", ""]
+    print("\n".join(lines), flush=True)
