@@ -23,7 +23,8 @@ from actors.cluster import Cluster, start_ray, stop_ray
 from engine import database, embedded_postgres, logs
 from engine.domain.policy import Policy
 from engine.records.catalog import NOT_IMPORTED, load_catalog, publish_schedules
-from engine.records.hospital_file import import_hospital, read_hospital
+from engine.records.hospital_file import read_hospital
+from engine.records.hospital_import import import_hospital
 from engine.settings import Settings
 from integrations.wechat.sandbox import sandbox_app
 from web.auth import SECRET_BYTES_MIN
@@ -140,7 +141,7 @@ async def _run(settings: Settings, url: str, home: Path) -> None:
             settings.shards,
             settings.standbys,
             settings.gateways,
-            Policy(hold_seconds=settings.hold_seconds),
+            Policy(settings.hold_seconds, settings.active_appointments_max, settings.account_holds_max),
             partial(HttpGateway, config=config),
             settings.log_level,
             log_folder,

@@ -1,93 +1,47 @@
-"""A hospital's own files: read, checked to the last line, and brought into PostgreSQL as a whole or not.
+"""A hospital's own files, read and checked to the last line.
 
 docs/HOSPITAL_FILES.md is the format. Reading collects every error with file and line, so that whoever
-prepares the files corrects them in one go. Importing makes the tables say what the files say: a second run
-changes nothing.
+prepares the files corrects them in one go. What cannot be wrong by itself but only against other lines is
+checked here; the rest is in hospital_rules.py, and hospital_import.py brings the result into PostgreSQL.
 """
 
 import csv
 import io
-import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass
 from datetime import date, time
 from pathlib import Path
 from typing import Final, TypeVar
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import asyncpg
 import yaml
 
 from engine.domain.calendar import PERIODS, Holiday, SessionOverride, SessionTemplate, hours_of, sessions_on
-from engine.domain.limits import NAME_CHARS_MAX, SLOT_CAPACITY_MAX, SLOT_MINUTES
-from engine.records.catalog import (
-    Department,
-    Hospital,
-    NumberClass,
-    Practitioner,
-    Room,
-    announce_change,
-    lock_catalog,
-    write_schedules,
+from engine.domain.limits import NAME_CHARS_MAX, SLOT_CAPACITY_MAX
+from engine.records.catalog import Department, Hospital, NumberClass, Practitioner, Room
+from engine.records.hospital_rules import (
+    AGE_MAX,
+    COLUMNS,
+    DEPARTMENTS,
+    FEE_FEN_MAX,
+    FILE_BYTES_MAX,
+    FILES,
+    HOSPITAL,
+    OVERRIDES,
+    PRACTITIONERS,
+    ROOMS,
+    SEXES,
+    TEMPLATES,
+    TITLES,
+    Fields,
+    FileError,
+    ImportRefused,
+    collide,
+    is_zone,
+    leads_back,
 )
 
-HOSPITAL: Final = "hospital.yaml"
-DEPARTMENTS: Final = "departments.csv"
-PRACTITIONERS: Final = "practitioners.csv"
-ROOMS: Final = "rooms.csv"
-TEMPLATES: Final = "templates.csv"
-OVERRIDES: Final = "overrides.csv"
-FILES: Final = (HOSPITAL, DEPARTMENTS, PRACTITIONERS, ROOMS, TEMPLATES, OVERRIDES)
-
-TITLES: Final = ("chief", "associate_chief", "attending", "resident")
-SEXES: Final = ("male", "female")
-
-FILE_BYTES_MAX: Final = 64 * 1024 * 1024
-TEXT_CHARS_MAX: Final = 2_000
-FEE_FEN_MAX: Final = 10_000_000
-AGE_MAX: Final = 150
-
-_ID: Final = re.compile(r"[A-Za-z0-9_.]{1,32}")  # as engine/domain/ids.py spells them
-_INT: Final = re.compile(r"-?[0-9]{1,9}")
-_CLOCK: Final = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
-_DAY: Final = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}")
-
-# Required columns first, then those that may be missing altogether.
-_COLUMNS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
-    DEPARTMENTS: (
-        ("id", "parent_id", "name", "campus"),
-        ("name_en", "location", "intro", "sex", "age_min", "age_max"),
-    ),
-    PRACTITIONERS: (("id", "name", "title", "department_id"), ("specialty", "intro")),
-    ROOMS: (("id", "name", "department_id"), ()),
-    TEMPLATES: (
-        ("practitioner_id", "weekday", "period", "starts", "ends", "capacity", "number_class_id"),
-        ("department_id", "room_id", "fee_fen"),
-    ),
-    OVERRIDES: (("practitioner_id", "day", "period", "closed"), ("starts", "ends", "capacity")),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class FileError:
-    """What is wrong, where, and what to do. Line 0: the file as a whole."""
-
-    file: str
-    line: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.reason}" if self.line else f"{self.file}: {self.reason}"
-
-
-class ImportRefused(Exception):
-    """The files are not right, or the database cannot follow them. Nothing was changed."""
-
-    def __init__(self, errors: Iterable[FileError]) -> None:
-        self.errors = tuple(sorted(errors, key=lambda e: (FILES.index(e.file), e.line)))
-        super().__init__("\n".join(map(str, self.errors)))
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,140 +59,9 @@ class HospitalFiles:
     overrides: tuple[SessionOverride, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
-    added: int = 0
-    changed: int = 0
-    removed: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.added + self.changed + self.removed
-
-
-@dataclass(frozen=True, slots=True)
-class ImportReport:
-    tables: Mapping[str, Changes]  # by the name of the table
-    schedules: int  # published days that were added, rewritten or taken away
-    kept: int  # days the files would change, but people have booked: they keep their plan
-
-    @property
-    def changes(self) -> int:
-        return sum(table.total for table in self.tables.values()) + self.schedules
-
-
-# Reading.
-
-
 def read_hospital(path: Path) -> HospitalFiles:
     """The hospital in a directory, or beside a hospital.yaml. Raises ImportRefused with every error found."""
     return _Reading(path if path.is_dir() else path.parent).read(HOSPITAL if path.is_dir() else path.name)
-
-
-_T = TypeVar("_T")
-
-
-@dataclass(slots=True)
-class _Fields:
-    """One line of a CSV file, or one mapping of the YAML file: text by name, taken out as what it should be.
-
-    Every taker adds an error and gives a stand-in when the text is wrong; `ok` tells whether one has.
-    """
-
-    file: str
-    line: int
-    values: Mapping[str, str]
-    errors: list[FileError]
-    lines: Mapping[str, int] = field(default_factory=dict)  # of single values, where they have their own
-    ok: bool = True
-
-    def wrong(self, reason: str, name: str = "") -> None:
-        self.ok = False
-        if not name or name in self.values:  # else that it is missing has been said
-            self.errors.append(FileError(self.file, self.lines.get(name, self.line), reason))
-
-    def text(self, name: str, chars_max: int = TEXT_CHARS_MAX) -> str:
-        value = self.values.get(name, "")
-        bad = next(
-            (c for c in value if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in _BIDI), ""
-        )
-        if bad:
-            self.wrong(f"{name} contains a control character (U+{ord(bad):04X}): remove it", name)
-        elif len(value) > chars_max:
-            self.wrong(f"{name} has {len(value)} characters: at most {chars_max}", name)
-        return value
-
-    def required(self, name: str, chars_max: int = NAME_CHARS_MAX) -> str:
-        value = self.text(name, chars_max)
-        if not value:
-            self.wrong(f"{name} is blank: fill it in", name)
-        return value
-
-    def id(self, name: str) -> str:
-        value = self.values.get(name, "")
-        if not value:
-            self.wrong(f"{name} is blank: fill it in", name)
-        elif not _ID.fullmatch(value):
-            self.wrong(f"{name} {value!r} must be 1 to 32 letters (A-Z, a-z), digits, _ or .", name)
-        return value
-
-    def choice(self, name: str, among: Sequence[str]) -> str:
-        value = self.values.get(name, "")
-        if value not in among:
-            self.wrong(f"{name} is {value!r}: it must be one of {', '.join(among)}", name)
-        return value
-
-    def number(self, name: str, lowest: int, highest: int) -> int:
-        value = self.values.get(name, "")
-        if not _INT.fullmatch(value) or not lowest <= int(value) <= highest:
-            self.wrong(f"{name} is {value!r}: it must be a whole number from {lowest} to {highest}", name)
-            return lowest
-        return int(value)
-
-    def clock(self, name: str) -> time:
-        value = self.values.get(name, "")
-        found = _CLOCK.fullmatch(value)
-        if found is None:
-            self.wrong(f"{name} is {value!r}: write a time of the day as HH:MM, like 08:30", name)
-            return time()
-        hour, minute = int(found[1]), int(found[2])
-        if minute % SLOT_MINUTES:
-            self.wrong(f"{name} is {value!r}: it must be on the half hour (HH:00 or HH:30)", name)
-        return time(hour, minute)
-
-    def day(self, name: str) -> date:
-        value = self.values.get(name, "")
-        try:
-            if _DAY.fullmatch(value):
-                return date.fromisoformat(value)
-        except ValueError:
-            pass
-        self.wrong(f"{name} is {value!r}: write an existing date as YYYY-MM-DD, like 2026-11-24", name)
-        return date.min
-
-    def has(self, name: str) -> bool:
-        """Whether the value is there and not blank."""
-        return bool(self.values.get(name, ""))
-
-    def known(self, name: str, ids: Mapping[str, object] | None, where: str) -> str:
-        """An id that must be in `ids` (None: that file could not be read, so do not complain twice)."""
-        value = self.values.get(name, "")
-        if not value:
-            self.wrong(f"{name} is blank: fill it in", name)
-        elif ids is not None and value not in ids:
-            self.wrong(f"{name} {value!r} is unknown: add it to {where} or correct it", name)
-        return value
-
-    def once(self, key: _T, seen: dict[_T, int], what: str) -> None:
-        """Adds an error when `key` was there before, and remembers its line when not."""
-        if key not in seen:
-            seen[key] = self.line
-        elif self.ok:
-            self.wrong(f"{what} is already on line {seen[key]}: keep one of the two")
-
-
-# Characters that make a text read otherwise than it is written.
-_BIDI: Final = frozenset(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
 
 
 class _Reading:
@@ -298,7 +121,7 @@ class _Reading:
             fields.text("name_en", NAME_CHARS_MAX),
             fields.required("timezone"),
         )
-        if hospital.timezone and not _is_zone(hospital.timezone):
+        if hospital.timezone and not is_zone(hospital.timezone):
             fields.wrong(
                 f"timezone {hospital.timezone!r} is unknown: use an IANA name like Asia/Shanghai", "timezone"
             )
@@ -377,7 +200,7 @@ class _Reading:
                 self._wrong(HOSPITAL, line, f"missing key {name!r}: add it")
         return found
 
-    def _scalars(self, parent: yaml.Node, entries: Mapping[str, yaml.Node]) -> _Fields:
+    def _scalars(self, parent: yaml.Node, entries: Mapping[str, yaml.Node]) -> Fields:
         """The entries as texts. What is not a plain value is an error and counts as absent."""
         values: dict[str, str] = {}
         lines: dict[str, int] = {}
@@ -389,7 +212,7 @@ class _Reading:
             else:
                 self._wrong(HOSPITAL, lines[name], f"{name} must be a plain value")
                 ok = False
-        return _Fields(HOSPITAL, parent.start_mark.line + 1, values, self.errors, lines, ok)
+        return Fields(HOSPITAL, parent.start_mark.line + 1, values, self.errors, lines, ok)
 
     def _items(self, node: yaml.Node | None) -> list[yaml.Node]:
         if node is None:
@@ -438,7 +261,7 @@ class _Reading:
         return found
 
     def _check_parent(
-        self, row: _Fields, parents: Mapping[str, str], found: dict[str, Department | None]
+        self, row: Fields, parents: Mapping[str, str], found: dict[str, Department | None]
     ) -> None:
         id_, parent = row.values.get("id", ""), row.values.get("parent_id", "")
         above = parents.get(parent)
@@ -446,7 +269,7 @@ class _Reading:
             return
         if above is None:
             row.wrong(f"parent_id {parent!r} is unknown: add that department or leave parent_id blank")
-        elif _leads_back(id_, parents):
+        elif leads_back(id_, parents):
             row.wrong(f"department {id_!r} is above itself (by way of {parent!r}): correct parent_id")
         elif above:
             row.wrong(
@@ -544,7 +367,7 @@ class _Reading:
             if row.ok:
                 others = weekdays[practitioner_id, weekday]
                 for other, line in others:
-                    if _collide(_hours(template), _hours(other)):
+                    if collide(_hours(template), _hours(other)):
                         row.wrong(
                             f"the {period} overlaps or is not in the order of the day with the"
                             f" {other.period} on line {line}: correct the times"
@@ -560,7 +383,7 @@ class _Reading:
         holidays: Mapping[date, Holiday],
     ) -> list[SessionOverride]:
         seen: dict[tuple[str, date, str], int] = {}
-        found: dict[tuple[str, date, str], tuple[SessionOverride, _Fields]] = {}
+        found: dict[tuple[str, date, str], tuple[SessionOverride, Fields]] = {}
         for row in self._rows(OVERRIDES) or []:
             practitioner_id = row.known("practitioner_id", practitioners, PRACTITIONERS)
             day = row.day("day")
@@ -594,9 +417,9 @@ class _Reading:
 
     def _check_override(
         self,
-        row: _Fields,
+        row: Fields,
         override: SessionOverride,
-        overrides: Mapping[tuple[str, date, str], tuple[SessionOverride, _Fields]],
+        overrides: Mapping[tuple[str, date, str], tuple[SessionOverride, Fields]],
         week: Mapping[str, list[SessionTemplate]],
         holidays: Mapping[date, Holiday],
     ) -> None:
@@ -615,19 +438,19 @@ class _Reading:
             begin, end, seats = hours_of(other, changed and changed[0])
             if other is mine or not capacity or not seats:
                 continue
-            if _collide((override.period, starts, ends), (other.period, begin, end)):
+            if collide((override.period, starts, ends), (other.period, begin, end)):
                 row.wrong(
                     f"the {override.period} then overlaps or is not in the order of the day with the"
                     f" {other.period} of {day}: correct the times"
                 )
 
-    def _rows(self, name: str) -> list[_Fields] | None:
+    def _rows(self, name: str) -> list[Fields] | None:
         """The lines of a CSV file; None when it cannot be read or its header is wrong."""
         text = self._content(name)
         if text is None:
             return None
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        rows: list[_Fields] = []
+        rows: list[Fields] = []
         header: list[str] | None = None
         while True:
             line = reader.line_num + 1  # of the record's start: a quoted field may run over lines
@@ -650,14 +473,14 @@ class _Reading:
                 )
             else:
                 values = {c: cell.strip(" \t\u00a0\u3000") for c, cell in zip(header, cells, strict=True)}
-                rows.append(_Fields(name, line, values, self.errors))
+                rows.append(Fields(name, line, values, self.errors))
         if header is None:
             self._wrong(name, 1, "is empty: the first line must name the columns")
             return None
         return rows
 
     def _check_header(self, name: str, line: int, header: Sequence[str]) -> bool:
-        required, optional = _COLUMNS[name]
+        required, optional = COLUMNS[name]
         before = len(self.errors)
         for n, column in enumerate(header):
             if column not in (*required, *optional):
@@ -699,29 +522,8 @@ _PLAIN_TAGS: Final = frozenset(
 )
 
 
-def _is_zone(name: str) -> bool:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):  # OSError: a folder of zones, like "Asia"
-        return False
-    return True
-
-
-def _leads_back(id_: str, parents: Mapping[str, str]) -> bool:
-    at, steps = parents.get(id_, ""), 0
-    while at and at != id_ and steps <= len(parents):
-        at, steps = parents.get(at, ""), steps + 1
-    return at == id_
-
-
 def _hours(template: SessionTemplate) -> tuple[str, time, time]:
     return template.period, template.starts, template.ends
-
-
-def _collide(one: tuple[str, time, time], other: tuple[str, time, time]) -> bool:
-    """Whether two sessions of a day overlap, or the later period comes first."""
-    first, second = sorted((one, other), key=lambda hours: PERIODS.index(hours[0]))
-    return first[2] > second[1]
 
 
 def _by_practitioner(templates: Iterable[SessionTemplate]) -> dict[str, list[SessionTemplate]]:
@@ -733,176 +535,3 @@ def _by_practitioner(templates: Iterable[SessionTemplate]) -> dict[str, list[Ses
 
 def _whole(found: Mapping[str, _T | None]) -> tuple[_T, ...]:
     return tuple(row for row in found.values() if row is not None)
-
-
-# Importing.
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    name: str
-    file: str
-    key: int  # so many columns, from the first, are the primary key
-    columns: tuple[tuple[str, str], ...]  # name and PostgreSQL's type; in the order of the dataclass's fields
-
-
-def _table(name: str, file: str, key: int, columns: str) -> _Table:
-    words = columns.split()
-    return _Table(name, file, key, tuple(zip(words[::2], words[1::2], strict=True)))
-
-
-_HOSPITAL = _table("hospital", HOSPITAL, 0, "name text  name_en text  timezone text")
-_NUMBER_CLASS = _table("number_class", HOSPITAL, 1, "id text  name text  fee_fen int")
-_HOLIDAY = _table("holiday", HOSPITAL, 1, "day date  name text  works_as smallint")
-_DEPARTMENT = _table(
-    "department",
-    DEPARTMENTS,
-    1,
-    "id text  parent_id text  name text  name_en text  campus text  location text  intro text"
-    "  sex text  age_min int  age_max int  position int",
-)
-_PRACTITIONER = _table(
-    "practitioner",
-    PRACTITIONERS,
-    1,
-    "id text  name text  title text  department_id text  specialty text  intro text  position int",
-)
-_ROOM = _table("room", ROOMS, 1, "id text  name text  department_id text")
-_TEMPLATE = _table(
-    "session_template",
-    TEMPLATES,
-    3,
-    "practitioner_id text  weekday smallint  period text  starts time  ends time  capacity smallint"
-    "  number_class_id text  department_id text  room_id text  fee_fen int",
-)
-_OVERRIDE = _table(
-    "session_override",
-    OVERRIDES,
-    3,
-    "practitioner_id text  day date  period text  closed boolean  starts time  ends time  capacity smallint",
-)
-_ENTITIES: Final = (_ROOM, _PRACTITIONER, _DEPARTMENT, _NUMBER_CLASS)  # in the order they can be deleted
-
-
-async def import_hospital(
-    connection: asyncpg.Connection, files: HospitalFiles, first_day: date, publish_days: int
-) -> ImportReport:
-    """Makes the database say what `files` say and publishes from `first_day` (the hospital's today) on.
-
-    One transaction. Raises ImportRefused, with nothing changed, when something that is gone from the files
-    is still needed, say by a day that people have booked.
-    """
-    async with connection.transaction():
-        return await _import(connection, files, first_day, publish_days)
-
-
-async def _import(
-    connection: asyncpg.Connection, files: HospitalFiles, first_day: date, publish_days: int
-) -> ImportReport:
-    await lock_catalog(connection)
-    tables: dict[str, Changes] = {}
-    gone: dict[str, list[tuple[object, ...]]] = {}
-    for table, rows in (
-        (_HOSPITAL, (files.hospital,)),
-        (_NUMBER_CLASS, files.number_classes),
-        (_HOLIDAY, files.holidays),
-        (_DEPARTMENT, files.departments),
-        (_PRACTITIONER, files.practitioners),
-        (_ROOM, files.rooms),
-        (_TEMPLATE, files.templates),
-        (_OVERRIDE, files.overrides),
-    ):
-        tables[table.name], gone[table.name] = await _write(connection, table, [astuple(r) for r in rows])
-    for table in (_HOLIDAY, _TEMPLATE, _OVERRIDE):  # nothing refers to these
-        await _remove(connection, table, gone[table.name])
-
-    ids = {table.name: [str(key[0]) for key in gone[table.name]] for table in _ENTITIES}
-    await _refuse_what_is_booked(connection, ids)
-    published = await write_schedules(connection, first_day, publish_days)
-    # Days before first_day that nobody ever opened.
-    await connection.execute(
-        "delete from schedule where practitioner_id = any ($1) and not opened", ids["practitioner"]
-    )
-    for table in _ENTITIES:
-        try:
-            await _remove(connection, table, gone[table.name])
-        except asyncpg.ForeignKeyViolationError as error:
-            # Tables of other subjects may refer to the catalog too; PostgreSQL's own words name them.
-            reason = f"what is gone from this file is still needed, put it back: {error.detail}"
-            raise ImportRefused([FileError(table.file, 0, reason)]) from error
-
-    report = ImportReport(tables, published.changed, published.kept)
-    if report.changes:
-        await announce_change(connection)
-    return report
-
-
-async def _write(
-    connection: asyncpg.Connection, table: _Table, wanted: Sequence[tuple[object, ...]]
-) -> tuple[Changes, list[tuple[object, ...]]]:
-    """Inserts and updates what differs, and tells the keys that are no longer wanted."""
-    columns = [column for column, _ in table.columns]
-    names = ", ".join(columns)
-    rows = await connection.fetch(f"select {names} from {table.name}")
-    have = {tuple(row)[: table.key]: tuple(row) for row in rows}
-    want = {row[: table.key]: row for row in wanted}
-    different = [row for key, row in want.items() if have.get(key) != row]
-    gone = [key for key in have if key not in want]
-    if different:
-        keys = ", ".join(columns[: table.key]) or "id"
-        changes = ", ".join(f"{c} = excluded.{c}" for c in columns[table.key :])
-        await connection.execute(
-            f"insert into {table.name} ({names}) select * from unnest({_arrays(table.columns)})"
-            f" on conflict ({keys}) do update set {changes}",
-            *zip(*different, strict=True),
-        )
-    added = sum(1 for key in want if key not in have)
-    return Changes(added, len(different) - added, len(gone)), gone
-
-
-async def _remove(connection: asyncpg.Connection, table: _Table, keys: Sequence[tuple[object, ...]]) -> None:
-    if not keys:
-        return
-    columns = table.columns[: table.key]
-    names = ", ".join(column for column, _ in columns)
-    same = " and ".join(f"t.{column} = gone.{column}" for column, _ in columns)
-    await connection.execute(
-        f"delete from {table.name} t using unnest({_arrays(columns)}) as gone ({names}) where {same}",
-        *zip(*keys, strict=True),
-    )
-
-
-def _arrays(columns: Sequence[tuple[str, str]]) -> str:
-    return ", ".join(f"${n}::{kind}[]" for n, (_, kind) in enumerate(columns, start=1))
-
-
-async def _refuse_what_is_booked(connection: asyncpg.Connection, gone: Mapping[str, list[str]]) -> None:
-    """Opened days are patients' bookings: who and what they name must stay."""
-    if not any(gone.values()):
-        return
-    # A plan's sessions are lists: 1 department, 2 number class, 3 room (planning.plan_as_data).
-    rows = await connection.fetch(
-        """
-        select named.kind, named.id, min(s.id), count(distinct s.id)
-          from schedule s, jsonb_array_elements(s.plan) as session,
-               lateral (values ('practitioner', s.practitioner_id), ('department', session->>1),
-                               ('number_class', session->>2), ('room', session->>3)) as named (kind, id)
-         where s.opened
-           and (named.kind = 'practitioner' and named.id = any ($1)
-                or named.kind = 'department' and named.id = any ($2)
-                or named.kind = 'number_class' and named.id = any ($3)
-                or named.kind = 'room' and named.id = any ($4))
-         group by named.kind, named.id order by named.kind, named.id
-        """,
-        *(gone[name] for name in ("practitioner", "department", "number_class", "room")),
-    )
-    errors = []
-    for kind, id_, example, days in rows:
-        file = next(table.file for table in _ENTITIES if table.name == kind)
-        reason = f"{kind.replace('_', ' ')} {id_!r} is gone, but {days} day(s) with bookings need it, such as"
-        reason += f" schedule {example}: put it back"
-        if kind == "practitioner":
-            reason += " (without templates no new days are published)"
-        errors.append(FileError(file, 0, reason))
-    if errors:
-        raise ImportRefused(errors)

@@ -21,12 +21,9 @@ from engine.records.catalog import (
     load_schedules,
     publish_schedules,
 )
-from engine.records.hospital_file import (
-    HospitalFiles,
-    ImportRefused,
-    import_hospital,
-    read_hospital,
-)
+from engine.records.hospital_file import HospitalFiles, read_hospital
+from engine.records.hospital_import import import_hospital
+from engine.records.hospital_rules import ImportRefused
 
 DEMO = Path(__file__).parents[2] / "web" / "demo" / "hospital"
 MONDAY = date(2026, 11, 23)

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from engine.domain.calendar import Holiday, SessionOverride, SessionTemplate
-from engine.records.hospital_file import FileError, ImportRefused, read_hospital
+from engine.records.hospital_file import read_hospital
+from engine.records.hospital_rules import FileError, ImportRefused
 
 DEMO = Path(__file__).parents[2] / "web" / "demo" / "hospital"
 
