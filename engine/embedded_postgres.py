@@ -5,6 +5,7 @@ authentication, loopback only, checksums, fsync on. The server is asked to stop 
 (PR_SET_PDEATHSIG), which Linux ties to the *thread* that started it: call `start` from the main thread.
 """
 
+import contextlib
 import ctypes
 import hashlib
 import importlib.util
@@ -16,6 +17,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,7 @@ class EmbeddedPostgres:
 
     @property
     def url(self) -> str:
-        return f"postgresql://{USER}:{self.password}@127.0.0.1:{self.port}/{DATABASE}"
+        return _url(self.password, self.port)
 
     def stop(self) -> None:
         """Fast shutdown: sessions end, a checkpoint is written, nothing committed is lost."""
@@ -89,11 +91,51 @@ def start(home: Path, port: int | None = None) -> EmbeddedPostgres:
     return server
 
 
+def running(home: Path) -> str | None:
+    """The URL of the server that serves `home` now, whoever started it; None where none does.
+
+    For commands beside a running `xinglin serve`: they must use its server, not start a second one.
+    """
+    try:
+        lines = (home / "postgres" / "postmaster.pid").read_text().splitlines()
+        password = (home / "postgres.password").read_text().strip()
+        pid, port = int(lines[0]), int(lines[3])
+    except (FileNotFoundError, ValueError, IndexError):
+        return None
+    except OSError as error:
+        raise PostgresFailed(f"cannot read {error.filename}: {error.strerror}") from None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:  # it was killed, and left its file behind
+        return None
+    except PermissionError:
+        pass
+    return _url(password, port)
+
+
+@contextlib.contextmanager
+def borrowed(home: Path) -> Iterator[str]:
+    """The URL of `home`'s server: the one that runs, else one started for as long as the context lasts."""
+    url = running(home)
+    if url is not None:
+        yield url
+        return
+    server = start(home)
+    try:
+        yield server.url
+    finally:
+        server.stop()
+
+
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port: int = s.getsockname()[1]
         return port
+
+
+def _url(password: str, port: int) -> str:
+    return f"postgresql://{USER}:{password}@127.0.0.1:{port}/{DATABASE}"
 
 
 def _options(data: Path) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 import click
 from pydantic import SecretStr, ValidationError
+from rich.console import Console
 
 from actors import ray_environment
 from engine.settings import Settings
@@ -37,6 +38,79 @@ def serve(**given: Any) -> None:
         serve(settings)
     except CannotStart as failed:
         _fail(str(failed))
+
+
+_HOME = click.option("--home", type=click.Path(path_type=Path), help="Of the server.  [default: .xinglin]")
+_DATABASE_URL = click.option("--database-url", help="An outside PostgreSQL instead of the home's.")
+_FILE = click.argument("file", type=click.Path(path_type=Path))
+
+
+@main.command("import")
+@_FILE
+@_HOME
+@_DATABASE_URL
+def import_(file: Path, **given: Any) -> None:
+    """Load a hospital from FILE: its hospital.yaml, or the directory it lies in.
+
+    Checked first, then done whole or not at all; a running server follows at once.
+    """
+    from web.importing import DATABASE_FAILURES, ImportRefused, as_table, import_path
+
+    try:
+        report = import_path(file, _settings(given))
+    except ImportRefused as refused:
+        for error in refused.errors:
+            click.echo(str(error), err=True)
+        _fail(f"{len(refused.errors)} errors, nothing was changed")
+    except DATABASE_FAILURES as failed:
+        _fail(str(failed))
+    Console().print(as_table(report))
+
+
+@main.command()
+@_HOME
+@_DATABASE_URL
+def audit(**given: Any) -> None:
+    """Compare journal, tables and replayed state.
+
+    Changes nothing, and may be run on a database in use. Exit status 1 when anything is wrong.
+    """
+    from web.audit import as_table, audit_database
+    from web.importing import DATABASE_FAILURES
+
+    try:
+        checks = audit_database(_settings(given))
+    except DATABASE_FAILURES as failed:
+        _fail(str(failed))
+    Console().print(as_table(checks))
+    sys.exit(0 if all(check.ok for check in checks) else 1)
+
+
+@main.command()
+@_FILE
+@click.option("--address", default="http://127.0.0.1:8080", show_default=True, help="Of the server.")
+@click.option(
+    "--speed", type=click.FloatRange(min=0), default=0.0, help="Speed-up.  [default: 0, no waiting]"
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Rows of the file to take.  [default: all]")
+@click.option("--concurrency", type=click.IntRange(min=1), default=64, show_default=True, help="At a time.")
+@click.option("--skip-bad", is_flag=True, help="Malformed rows do not make the exit status 1.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write the figures into this JSON file, too.")
+@_HOME
+@_DATABASE_URL
+def replay(home: Path | None, database_url: str | None, **given: Any) -> None:
+    """Drive a running server with FILE, the data set "Medical Appointment No Shows", then audit it.
+
+    The server must accept sandbox sign-in (`xinglin serve --demo`); home or database URL are its own.
+    """
+    from web.importing import DATABASE_FAILURES
+    from web.replay import CannotReplay, Options, WrongFile, run
+
+    try:
+        ok = run(Options(**given), _settings({"home": home, "database_url": database_url}))
+    except (CannotReplay, WrongFile, *DATABASE_FAILURES) as failed:
+        _fail(str(failed))
+    sys.exit(0 if ok else 1)
 
 
 @main.command()

@@ -1,0 +1,413 @@
+"""Is what the database holds the truth, and all of it? Replays the journal and compares it with the tables.
+
+Everything is read in one repeatable-read snapshot, so a database in use may be audited: bookings that are
+being made meanwhile are wholly in it or not at all. Nothing is written or locked.
+
+What each check compares:
+
+    acknowledged bookings      what clients were told, with the appointment table
+    seats within capacity      the appointment table, with itself
+    one patient a seat         the appointment table, with itself
+    numbers unique             the appointment table, with the sessions of the replayed plan
+    journal numbers            events of a shard, with the shard's counter
+    stream versions            events of a stream, with each other
+    events replay              events, with the state machine that they must have come from
+    appointments as replayed   the appointment table, with the replayed schedules
+    seats conserved            replayed schedules, with themselves
+    plans as opened            the schedule table, with the replayed schedules
+    claims                     the claim table, with the claims of the replayed appointments
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import asyncpg
+import orjson
+from rich.table import Table
+from rich.text import Text
+
+from engine import database
+from engine.domain import schedule as s
+from engine.domain.ids import ScheduleKey
+from engine.domain.planning import plan_as_data
+from engine.journal.codec import unpack_event
+from engine.settings import Settings
+from web.importing import database_of
+
+STREAMS_AT_ONCE: Final = 1_000
+EXAMPLES_MAX: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """A booking as its client was told of it."""
+
+    id: UUID
+    slot_id: str
+    number: int
+    statuses: frozenset[int]  # more than one where the last answer never came
+
+
+@dataclass(slots=True)
+class Check:
+    name: str
+    examined: int = 0
+    faults: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.faults
+
+    def wrong(self, what: str) -> None:
+        self.faults += 1
+        if len(self.examples) < EXAMPLES_MAX:
+            self.examples.append(what)
+
+
+def audit_database(settings: Settings) -> list[Check]:
+    """Of the given database or the home's. Raises DatabaseFailed or PostgresFailed."""
+    home = settings.home.resolve()
+    if settings.database_url is None and not (home / "postgres").exists():
+        raise database.DatabaseFailed(f"there is no database in {home}: pass its --home, or --database-url")
+    with database_of(settings) as url:
+        return asyncio.run(audit_url(url))
+
+
+async def audit_url(url: str, acked: Sequence[Acked] | None = None) -> list[Check]:
+    connection = await database.connect(url)
+    try:
+        return await audit(connection, acked)
+    except asyncpg.UndefinedTableError:
+        where = database.address_of(url)
+        raise database.DatabaseFailed(f"{where} is not Xinglin's, or not yet: it has no journal") from None
+    finally:
+        await connection.close()
+
+
+async def audit(connection: asyncpg.Connection, acked: Sequence[Acked] | None = None) -> list[Check]:
+    """Every check with what it found. `acked`: also that these bookings are there."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        checks = [await _acknowledged(connection, acked)] if acked is not None else []
+        return [
+            *checks,
+            await _within_capacity(connection),
+            await _seat_once(connection),
+            await _journal_numbers(connection),
+            await _stream_versions(connection),
+            *await _Comparison(connection).run(),
+        ]
+
+
+def as_table(checks: Iterable[Check]) -> Table:
+    table = Table("audit", "examined", "faults", "", box=None, pad_edge=False)
+    for column in table.columns[1:3]:
+        column.justify = "right"
+    for check in checks:
+        verdict = Text("OK", "green") if check.ok else Text("FAILED", "red")
+        table.add_row(check.name, f"{check.examined:,}", f"{check.faults:,}", verdict)
+        for example in check.examples:
+            table.add_row(Text(f"  {example}", "red"))
+    return table
+
+
+async def _acknowledged(connection: asyncpg.Connection, acked: Sequence[Acked]) -> Check:
+    check = Check("acknowledged bookings")
+    rows = await connection.fetch(
+        "select id, slot_id, number, status from appointment where id = any ($1::uuid[])",
+        [booking.id for booking in acked],
+    )
+    found = {UUID(bytes=row["id"].bytes): row for row in rows}
+    for booking in acked:
+        check.examined += 1
+        row = found.get(booking.id)
+        if row is None:
+            check.wrong(f"{booking.id} on {booking.slot_id} was acknowledged and is not there")
+        elif (row["slot_id"], row["number"]) != (booking.slot_id, booking.number):
+            check.wrong(
+                f"{booking.id} was acknowledged as number {booking.number} of {booking.slot_id}"
+                f" and is number {row['number']} of {row['slot_id']}"
+            )
+        elif row["status"] not in booking.statuses:
+            expected = " or ".join(_word(status) for status in sorted(booking.statuses))
+            check.wrong(f"{booking.id} is {_word(row['status'])}, was acknowledged as {expected}")
+    return check
+
+
+# What SQL can tell by itself.
+
+_CAPACITY: Final = """
+select slot_id, count(*) as taken, min(capacity) as capacity, max(seat) as seat
+  from appointment where status <= 4 group by slot_id"""
+
+
+async def _within_capacity(connection: asyncpg.Connection) -> Check:
+    check = Check("seats within capacity")
+    check.examined = await connection.fetchval(f"select count(*) from ({_CAPACITY}) slot")
+    for row in await connection.fetch(
+        f"select * from ({_CAPACITY}) slot where taken > capacity or seat >= capacity order by slot_id"
+    ):
+        check.wrong(
+            f"{row['slot_id']}: {row['taken']} taken of {row['capacity']}, the last seat {row['seat']}"
+        )
+    return check
+
+
+async def _seat_once(connection: asyncpg.Connection) -> Check:
+    check = Check("one patient a seat")
+    check.examined = await connection.fetchval("select count(*) from appointment where status <= 4")
+    for row in await connection.fetch(
+        "select slot_id, seat, count(*) as n from appointment where status <= 4"
+        " group by slot_id, seat having count(*) > 1 order by slot_id"
+    ):
+        check.wrong(f"{row['slot_id']}: seat {row['seat']} is given {row['n']} times")
+    return check
+
+
+async def _journal_numbers(connection: asyncpg.Connection) -> Check:
+    check = Check("journal numbers")
+    check.examined = await connection.fetchval("select count(*) from event")
+    for row in await connection.fetch(
+        "select shard, before, seq from (select shard, seq,"
+        "   lag(seq, 1, 0::bigint) over (partition by shard order by seq) as before from event) e"
+        " where seq <> before + 1 order by shard, seq"
+    ):
+        check.wrong(f"shard {row['shard']}: after {row['before']} comes {row['seq']}")
+    for row in await connection.fetch(
+        "select s.id, s.seq, coalesce(max(e.seq), 0) as last"
+        "  from shard s left join event e on e.shard = s.id"
+        " group by s.id having s.seq <> coalesce(max(e.seq), 0)"
+    ):
+        check.wrong(f"shard {row['id']}: has counted to {row['seq']}, its last event is {row['last']}")
+    return check
+
+
+async def _stream_versions(connection: asyncpg.Connection) -> Check:
+    check = Check("stream versions")
+    check.examined = await connection.fetchval("select count(distinct stream) from event")
+    for row in await connection.fetch(
+        "select stream, count(*) as n, min(version) as first, max(version) as last from event"
+        " group by stream having min(version) <> 1 or max(version) <> count(*) order by stream"
+    ):
+        check.wrong(f"{row['stream']}: {row['n']} events, versions {row['first']} to {row['last']}")
+    return check
+
+
+# What only a replay can tell.
+
+_APPOINTMENTS: Final = """
+select id, schedule_id, slot_id, seat, capacity, number, patient_id, account_id, status, reason, fee_fen,
+       starts_at, hold_until
+  from appointment where schedule_id = any ($1)"""
+
+_STRAY_CLAIMS: Final = """
+select c.scope, c.owner from claim c
+ where (c.expires_at is null or c.expires_at > now())
+   and not exists (select from appointment a where a.id = c.owner)
+ order by c.scope, c.owner"""
+
+
+class _Comparison:
+    """Schedule by schedule, some hundred at a time: a hospital's whole journal need not fit into memory."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self._connection = connection
+        self._replays = Check("events replay")
+        self._appointments = Check("appointments as replayed")
+        self._numbers = Check("numbers unique")
+        self._conserved = Check("seats conserved")
+        self._plans = Check("plans as opened")
+        self._claims = Check("claims")
+
+    async def run(self) -> list[Check]:
+        self._now = _ms(await self._connection.fetchval("select now()"))
+        rows = await self._connection.fetch(
+            "select distinct stream from event where stream like 'schedule/%' order by stream"
+        )
+        keys = [ScheduleKey.of_stream(row["stream"]) for row in rows]
+        for first in range(0, len(keys), STREAMS_AT_ONCE):
+            await self._compare(keys[first : first + STREAMS_AT_ONCE])
+        await self._without_events([key.schedule_id for key in keys])
+        return [
+            self._replays,
+            self._appointments,
+            self._numbers,
+            self._conserved,
+            self._plans,
+            self._claims,
+        ]
+
+    async def _compare(self, keys: list[ScheduleKey]) -> None:
+        ids = [key.schedule_id for key in keys]
+        events: dict[str, list[s.Event]] = {key.stream: [] for key in keys}
+        unreadable: dict[str, str] = {}
+        for row in await self._connection.fetch(
+            "select stream, version, type, data from event where stream = any ($1) order by stream, version",
+            list(events),
+        ):
+            self._replays.examined += 1
+            try:
+                events[row["stream"]].append(unpack_event(row["type"], row["data"]))
+            except Exception as error:  # damaged bytes may raise anything, and the audit must go on
+                unreadable.setdefault(row["stream"], f"event {row['version']}: {error!r}")
+        rows: dict[str, list[asyncpg.Record]] = {id_: [] for id_ in ids}
+        for row in await self._connection.fetch(_APPOINTMENTS, ids):
+            rows[row["schedule_id"]].append(row)
+        plans = {
+            row["id"]: orjson.loads(row["plan"])
+            for row in await self._connection.fetch(
+                "select id, plan::text from schedule where id = any ($1) and opened", ids
+            )
+        }
+        expected: dict[tuple[int, bytes, bytes], int | None] = {}
+        for key in keys:
+            why = unreadable.get(key.stream)
+            try:
+                state = s.replay(events[key.stream]) if why is None else None
+            except Exception as error:  # as above: a journal with a hole breaks the machine's assertions
+                why, state = repr(error), None
+            if state is None:
+                self._replays.wrong(f"{key.stream}: {why}")
+                continue
+            self._compare_one(key, state, rows[key.schedule_id], plans.get(key.schedule_id))
+            for id_, appointment in state.appointments.items():
+                if appointment.status <= s.Status.FULFILLED:
+                    for claim in s.claims_of(state, id_, key.day):
+                        expected[claim.scope, claim.key, claim.owner] = claim.expires_at
+        owners = {row["id"].bytes for each in rows.values() for row in each}
+        await self._compare_claims(owners | {owner for _, _, owner in expected}, expected)
+
+    def _compare_one(
+        self, key: ScheduleKey, state: s.Schedule, rows: list[asyncpg.Record], plan: list[object] | None
+    ) -> None:
+        self._appointments.examined += len(state.appointments)
+        found = {row["id"].bytes: _row_facts(row) for row in rows}
+        replayed = {id_: _state_facts(key, state, id_) for id_ in state.appointments}
+        for id_ in sorted(found.keys() | replayed.keys()):
+            have, want = found.get(id_), replayed.get(id_)
+            if have is None:
+                self._appointments.wrong(f"{UUID(bytes=id_)} on {key.schedule_id} is in the journal alone")
+            elif want is None:
+                self._appointments.wrong(f"{UUID(bytes=id_)} on {key.schedule_id} is in the table alone")
+            elif have != want:
+                said = ", ".join(f"{n} {have[n]!r} for {want[n]!r}" for n in want if have[n] != want[n])
+                self._appointments.wrong(f"{UUID(bytes=id_)} on {key.schedule_id}: the table has {said}")
+        self._check_numbers(key, state, rows)
+        self._conserved.examined += sum(slot.capacity for slot in state.slots.values())
+        if error := s.conservation_error(state):
+            self._conserved.wrong(f"{key.schedule_id}: {error} seats are in no state or in two")
+        self._plans.examined += 1
+        sessions = tuple({id(slot.session): slot.session for slot in state.slots.values()}.values())
+        if plan is None:
+            self._plans.wrong(f"{key.schedule_id} has events and is not opened")
+        elif plan != orjson.loads(orjson.dumps(plan_as_data(sessions))):
+            self._plans.wrong(f"{key.schedule_id} shows another plan than it was opened with")
+
+    def _check_numbers(self, key: ScheduleKey, state: s.Schedule, rows: list[asyncpg.Record]) -> None:
+        given: set[tuple[int, int]] = set()
+        for row in rows:
+            slot = state.slots.get(row["slot_id"].rpartition("-")[2])
+            if row["status"] > s.Status.FULFILLED or slot is None:
+                continue
+            self._numbers.examined += 1
+            number = id(slot.session), row["number"]
+            if number in given:
+                self._numbers.wrong(
+                    f"{key.schedule_id}: number {row['number']} is given twice in one session"
+                )
+            given.add(number)
+
+    async def _compare_claims(
+        self, owners: set[bytes], expected: dict[tuple[int, bytes, bytes], int | None]
+    ) -> None:
+        """Both ways for the appointments at hand; claims of nobody are found by `_without_events`."""
+        self._claims.examined += len(expected)
+        found = {
+            (row["scope"], row["key"], row["owner"].bytes): _expiry(row["expires_at"])
+            for row in await self._connection.fetch(
+                "select scope, key, owner, expires_at from claim where owner = any ($1::uuid[])",
+                [UUID(bytes=owner) for owner in owners],
+            )
+        }
+        for claim in sorted(expected.keys() | found.keys()):
+            missing, extra = claim not in found, claim not in expected
+            expires_at = expected[claim] if missing else found[claim]
+            if expires_at is not None and expires_at <= self._now:
+                continue  # it has given way by itself, or may
+            name = f"of {UUID(bytes=claim[2])}, scope {s.Scope(claim[0]).name.lower()}"
+            if missing:
+                self._claims.wrong(f"{name}: is missing")
+            elif extra:
+                self._claims.wrong(f"{name}: belongs to no appointment that holds a seat")
+            elif expires_at != expected[claim]:
+                self._claims.wrong(f"{name}: ends at {_time(expires_at)}, not at {_time(expected[claim])}")
+
+    async def _without_events(self, known: list[str]) -> None:
+        """What belongs to no schedule of the journal, and so was never compared."""
+        for row in await self._connection.fetch(
+            "select id, schedule_id from appointment where not (schedule_id = any ($1)) order by id", known
+        ):
+            self._appointments.wrong(f"{row['id']} on {row['schedule_id']} is in the table alone")
+        for row in await self._connection.fetch(
+            "select id from schedule where opened and not (id = any ($1)) order by id", known
+        ):
+            self._plans.wrong(f"{row['id']} is opened and has no events")
+        for row in await self._connection.fetch(_STRAY_CLAIMS):
+            self._claims.wrong(f"of {row['owner']}, scope {row['scope']}: belongs to no appointment")
+
+
+def _row_facts(row: asyncpg.Record) -> dict[str, Any]:
+    return {
+        "slot": row["slot_id"],
+        "seat": row["seat"],
+        "capacity": row["capacity"],
+        "number": row["number"],
+        "patient": row["patient_id"].hex,
+        "account": row["account_id"].hex,
+        "status": _word(row["status"]),
+        "reason": row["reason"] or "",
+        "fee": row["fee_fen"],
+        "start": _ms(row["starts_at"]),
+        "hold": _ms(row["hold_until"]),
+    }
+
+
+def _state_facts(key: ScheduleKey, state: s.Schedule, id_: bytes) -> dict[str, Any]:
+    appointment = state.appointments[id_]
+    slot = state.slots[appointment.clock]
+    return {
+        "slot": key.slot_id(appointment.clock),
+        "seat": appointment.seat,
+        "capacity": slot.capacity,
+        "number": slot.first_number + appointment.seat,
+        "patient": appointment.patient_id.hex(),
+        "account": appointment.account_id.hex(),
+        "status": _word(appointment.status),
+        "reason": appointment.reason,
+        "fee": slot.session.fee_fen,
+        "start": slot.starts_at,
+        "hold": appointment.hold_until,
+    }
+
+
+def _word(status: int) -> str:
+    return _WORDS.get(status, f"status {status}")
+
+
+_WORDS: Final = {status.value: status.name.lower() for status in s.Status}
+
+
+def _expiry(at: datetime | None) -> int | None:
+    return None if at is None else _ms(at)
+
+
+def _ms(at: datetime) -> int:
+    return round(at.timestamp() * 1000)
+
+
+def _time(ms: int | None) -> str:
+    return "no time" if ms is None else datetime.fromtimestamp(ms / 1000, UTC).isoformat()
