@@ -19,6 +19,8 @@ from uuid import UUID
 import asyncpg
 from prometheus_client.parser import text_string_to_metric_families
 
+from web.audit import audit_url
+
 _PENDING, _BOOKED, _CANCELLED = 1, 2, 5  # engine/domain/schedule.py Status; at most 4 holds its seat
 _SHOWN_MAX: Final = 3
 
@@ -65,6 +67,8 @@ class Findings:
     missing: list[str] = field(default_factory=list)
     doubled: list[str] = field(default_factory=list)
     conservation_error: float = 0.0
+    audit: list[str] = field(default_factory=list)
+    """What `xinglin audit` would say: journal, tables and replayed state are not one story."""
 
     def faults(self) -> list[str]:
         """What is wrong, one line each, with examples."""
@@ -74,6 +78,7 @@ class Findings:
                 ("oversold", self.oversold),
                 ("admitted bookings missing or changed", self.missing),
                 ("doubled", self.doubled),
+                ("audits failed", self.audit),
             )
             if examples
         ]
@@ -141,6 +146,11 @@ async def check(database_url: str, acked: Path, metrics: str) -> Findings:
         _missing(promised, {str(UUID(str(row["id"]))): row for row in rows}),
         twice + doubled,
         sum(values_of(metrics, "xinglin_conservation_error")),
+        [
+            f"{c.name}: {c.faults} of {c.examined}, {'; '.join(c.examples)}"
+            for c in await audit_url(database_url)
+            if not c.ok
+        ],
     )
 
 

@@ -35,10 +35,12 @@ ALTERNATIVES_TAKEN_MAX: Final = 2
 THINK_SECONDS: Final = (0.05, 0.30)  # between two requests of a person: their morning is squeezed, too
 NEWCOMER_SHARE: Final = 0.03  # sign in and add their patient on the way; the others have done so before
 MINE_SHARE: Final = 0.5  # look at "my appointments" afterwards (an assumption: no figure is public)
+LOOKED_IN_VAIN_MAX: Final = 12  # reads beyond those planned, then a person gives up
 LATE_SECONDS: Final = 0.1  # a journey that begins so much after its time is the generator's fault
 TITLE_WEIGHTS: Final = {"chief": 4, "associate_chief": 3, "attending": 2, "resident": 1}  # an assumption
 PROGRESS_SECONDS: Final = 1.0
 WINDOW_SECONDS: Final = 3.0  # that the percentiles on screen look back
+LAG_SECONDS: Final = 0.02  # how often we look how late we wake: what every latency here includes
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,7 @@ class Run:
         self.begun = self.done = self.late = 0
         self.catalog: list[str] = []
         self.outcomes: dict[str, int] = {}
+        self.lags: list[float] = []  # ms
         self._recent: deque[tuple[float, float]] = deque()  # (answered, ms)
         self._acked = _lines(plan.acked)
         self._samples = _lines(plan.samples)
@@ -111,11 +114,7 @@ class Run:
         now = self.now()
         while self._recent and self._recent[0][0] < now - WINDOW_SECONDS:
             self._recent.popleft()
-        times = sorted(ms for _, ms in self._recent)
-
-        def percentile(share: float) -> float:
-            return round(times[min(len(times) - 1, int(share * len(times)))], 1) if times else 0.0
-
+        times = [ms for _, ms in self._recent]
         return {
             "second": round(now, 1),
             "phones": phones,
@@ -123,16 +122,23 @@ class Run:
             "done": self.done,
             "late": self.late,
             "per_second": round(len(times) / WINDOW_SECONDS),
-            "p50": percentile(0.50),
-            "p95": percentile(0.95),
-            "p99": percentile(0.99),
+            "p50": percentile(times, 0.50),
+            "p95": percentile(times, 0.95),
+            "p99": percentile(times, 0.99),
             "outcomes": self.outcomes,
             "cpu_percent": process.cpu_percent(),
+            "lag_p50": percentile(self.lags, 0.50),
+            "lag_p95": percentile(self.lags, 0.95),
         }
 
     def flush(self) -> None:
         self._acked.flush()
         self._samples.flush()
+
+
+def percentile(values: list[float], share: float) -> float:
+    """Rounded to a tenth; 0 of nothing."""
+    return round(sorted(values)[min(len(values) - 1, int(share * len(values)))], 1) if values else 0.0
 
 
 def _lines(path: str) -> TextIO:
@@ -153,6 +159,16 @@ def _prepare(environment: Environment, **_: object) -> None:
 def _start(environment: Environment, **_: object) -> None:
     RUN.began = time.perf_counter() + RUN.load.clock_starts
     gevent.spawn(_watch, environment)
+    gevent.spawn(_watch_lag)
+
+
+def _watch_lag() -> None:
+    """While journeys are on: how late this process wakes, because it is busy or gets no CPU."""
+    while RUN.done < len(RUN.starts):
+        due = time.perf_counter() + LAG_SECONDS
+        gevent.sleep(LAG_SECONDS)
+        if RUN.done < RUN.begun:
+            RUN.lags.append((time.perf_counter() - due) * 1000)
 
 
 def _watch(environment: Environment) -> None:
@@ -249,26 +265,17 @@ class Person:
         match RUN.load:
             case shapes.ReleaseRush():
                 self._book(self._chance.choice(self._wanted) if self._wanted else None, lead=0)
-            case shapes.BrowseHeavy():
+            case shapes.Morning():
                 self._newcomer()
-                slot, lead = None, 0
-                for read in self._looks_around(RUN.load.reads):
-                    slot, lead = read
-                self._book(slot, lead)
-            case _:
-                self._newcomer()
-                slot, lead = None, 0
-                for read in self._looks_around(4):
-                    slot, lead = read
-                self._book(slot, lead)
+                self._book(*self._looks_around(RUN.load.reads))
 
     # Looking.
 
-    def _looks_around(self, reads: int) -> Iterator[tuple[str | None, int]]:
-        """About so many reads: departments, then doctors, days and slots again and again. Yields what they
-        would take by then, and how many days ahead that is."""
+    def _looks_around(self, reads: int) -> tuple[str | None, int]:
+        """So many reads, more where nothing is free: departments, then doctors, days and slots, again and
+        again. Gives the slot that they want in the end, and how many days ahead it is."""
         departments = self._departments()
-        done = 1
+        done, opened = 1, ""
         found: tuple[str | None, int] = (None, 0)
         while done + 3 <= reads or found[0] is None:
             self._think()
@@ -281,14 +288,18 @@ class Person:
             done += 2
             if schedules:
                 self._think()
-                chosen = self._chance.choices(schedules, [TITLE_WEIGHTS[s["title"]] for s in schedules])[0]
-                slots = self._slots(chosen["id"])
+                opened = self._chance.choices(schedules, [TITLE_WEIGHTS[s["title"]] for s in schedules])[0][
+                    "id"
+                ]
+                slots = self._slots(opened)
                 done += 1
-                if slots:
-                    found = self._chance.choice(slots), lead
-                    yield found
-            if done > reads + 12:
+                found = (self._chance.choice(slots), lead) if slots else found
+            if done > reads + LOOKED_IN_VAIN_MAX:
                 break  # nothing is free anywhere they looked: they go home
+        for _ in range(reads - done if opened else 0):
+            self._think()
+            self._slots(opened)
+        return found
 
     def _departments(self) -> list[str]:
         said = self._read("departments", "/api/v1/departments")

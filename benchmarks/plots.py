@@ -82,22 +82,33 @@ def draw(samples: Samples, load: shapes.Journeys, machine: str, file: Path) -> N
         _latency(latency, requests, edges, width)
         _throughput(throughput, requests, load, edges, width)
         _outcomes(outcomes, requests, edges, width)
-        outcomes.set_xlabel(_axis(load))
+        _label_time(outcomes, load)
         outcomes.set_xlim(0, end)
         figure.savefig(file, dpi=120)
         pyplot.close(figure)
 
 
-def _axis(load: shapes.Journeys) -> str:
-    match load:
-        case shapes.MondayPeak():
-            return f"seconds (the morning from 07:30 to 12:00 in {load.seconds:.0f} s)"
-        case shapes.BrowseHeavy():
-            return f"seconds (the morning from 06:00 to 12:00 in {load.seconds:.0f} s)"
-        case shapes.ReleaseRush():
-            return f"seconds ({load.crowd} people at each of {load.waves} instants)"
-        case _:
-            return "seconds"
+def _label_time(axes: Axes, load: shapes.Journeys) -> None:
+    """Seconds, and below them what time of the squeezed morning it is."""
+    if isinstance(load, shapes.ReleaseRush):
+        axes.set_xlabel(f"seconds; {load.crowd} people at each of {load.waves} instants")
+    if not isinstance(load, shapes.Morning):
+        return
+    first, last = load.morning
+
+    def label(second: float, _: int | None = None) -> str:
+        minutes = round((first + (last - first) * second / load.seconds) * 60)
+        return (
+            f"{second:g}\n{minutes // 60:02d}:{minutes % 60:02d}" if second <= load.seconds else f"{second:g}"
+        )
+
+    axes.xaxis.set_major_formatter(label)
+    axes.set_xlabel("seconds, and the time of the squeezed morning")
+
+
+def _legend(axes: Axes) -> None:
+    """Above the panel, where it hides nothing; the title has the left half of that line."""
+    axes.legend(ncols=7, loc="lower right", bbox_to_anchor=(1, 1), fontsize=9, frameon=False, borderaxespad=0)
 
 
 def _latency(axes: Axes, requests: Samples, edges: NDArray[Any], width: float) -> None:
@@ -123,7 +134,7 @@ def _latency(axes: Axes, requests: Samples, edges: NDArray[Any], width: float) -
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set_ylabel("latency by second of sending, ms (log)")
     axes.set_title("Latency", loc="left")
-    axes.legend(ncols=5, loc="lower right", fontsize=9)
+    _legend(axes)
 
 
 def _throughput(
@@ -134,14 +145,14 @@ def _throughput(
     axes.plot(middles, counts / width, color="#0072B2", label="all answers")
     held, _ = numpy.histogram(requests.where(requests.outcome == "held").answered, edges)
     axes.plot(middles, held / width, color="#009E73", label="numbers held")
-    if not isinstance(load, shapes.ReleaseRush):
+    if isinstance(load, shapes.Morning):
         fine = numpy.linspace(0, load.seconds, 1000, endpoint=False)
         meant = [load.rate(float(second)) * load.requests_per_journey for second in fine]
         axes.plot(fine, meant, color="#777777", linestyle="--", linewidth=1, label="asked for by the shape")
     axes.set_ylim(bottom=0)
     axes.set_ylabel("answers per second")
     axes.set_title("Throughput", loc="left")
-    axes.legend(ncols=3, loc="upper right", fontsize=9)
+    _legend(axes)
 
 
 def _outcomes(axes: Axes, requests: Samples, edges: NDArray[Any], width: float) -> None:
@@ -156,7 +167,7 @@ def _outcomes(axes: Axes, requests: Samples, edges: NDArray[Any], width: float) 
         label = f"{label}: {chosen.sent.size}"
         axes.bar(edges[:-1], rate, width, bottom, align="edge", color=colour, label=label)
         bottom += rate
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, max(1.0, float(bottom.max(initial=0)) * 1.1))
     axes.set_ylabel("hold requests per second")
     axes.set_title("Outcomes of holding a number", loc="left")
-    axes.legend(ncols=4, loc="upper right", fontsize=9)
+    _legend(axes)

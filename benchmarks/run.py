@@ -57,6 +57,8 @@ READY_SECONDS_MAX: Final = 60.0
 STOP_SECONDS_MAX: Final = 60.0
 FAMOUS_EACH_WAVE: Final = 3
 GENERATOR_CPU_PERCENT_MAX: Final = 90.0  # of one core; beyond it the times are locust's, not ours
+GENERATOR_LAG_MS_MAX: Final = 20.0
+OTHERS_CPU_PERCENT_MAX: Final = 20.0
 ZONE: Final = ZoneInfo("Asia/Shanghai")  # the demo hospital's
 TOKEN_SECONDS: Final = 6 * 3600
 
@@ -75,8 +77,8 @@ class Profile:
 
 
 PROFILES: Final = {
-    "quick": Profile(25, 24, 3, 600, 1000, 1000),
-    "full": Profile(120, 120, 15, 600, 1000, 1000),
+    "quick": Profile(25, 24, 3, 500, 700, 700),
+    "full": Profile(120, 120, 15, 500, 700, 700),
 }
 SHAPES: Final = ("monday_peak", "release_rush", "browse_heavy")
 
@@ -112,6 +114,12 @@ def _kind(process: psutil.Process) -> str:
     if name.startswith("ray::GatewayProcess"):
         return "gateways"
     return "postgres" if "postgres" in name else "rest (Ray, sandbox)"
+
+
+def _machine_cpu_seconds() -> float:
+    """Busy so far, all cores together; stolen time is busy, too."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - times.iowait - times.guest - times.guest_nice)
 
 
 @contextlib.contextmanager
@@ -212,7 +220,9 @@ class Result:
     late: int
     requests_peak: float
     generator_cpu_percent: dict[str, float]  # of one core: mean, max
+    generator_lag_ms: dict[str, float]  # how late it woke: every latency here includes that; p50, p95
     system_cpu_percent: dict[str, float]  # of one core, by kind of process
+    others_cpu_percent: float  # of one core: whatever else ran on the machine
     server_p95_ms: dict[str, float]  # what the gateways measured themselves: upper bounds
     warnings: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
@@ -240,9 +250,11 @@ def run_shape(system: System, shape: str, profile: Profile, seed: int, console: 
     people = asyncio.run(_add_people(system, len(load.starts())))
     file = RESULTS / f"{shape}.plan.json"
     file.write_text(json.dumps(dataclasses.asdict(plan) | {"people": people}))
-    before, cpu_before, began = check.metrics_of(system.url), system.cpu_seconds(), time.monotonic()
+    before, cpu_before = check.metrics_of(system.url), system.cpu_seconds()
+    machine_before, began = _machine_cpu_seconds(), time.monotonic()
     progress = _drive(system, file, load.title, shape, console)
     elapsed = time.monotonic() - began
+    machine_busy = (_machine_cpu_seconds() - machine_before) / elapsed * 100
     cpu_after, after = system.cpu_seconds(), check.metrics_of(system.url)
     file.unlink()  # it holds tokens
     findings = asyncio.run(check.check(system.database_url, Path(plan.acked), after))
@@ -254,6 +266,9 @@ def run_shape(system: System, shape: str, profile: Profile, seed: int, console: 
         if row["kind"] == "hold":
             outcomes = row["outcomes"]
     shares = [float(p["cpu_percent"]) for p in progress if p["begun"] > 0] or [0.0]
+    generator = {"mean": round(float(numpy.mean(shares)), 1), "max": max(shares)}
+    used = {k: round((cpu_after[k] - cpu_before.get(k, 0)) / elapsed * 100, 1) for k in sorted(cpu_after)}
+    last = progress[-1] if progress else {}
     result = Result(
         shape,
         load.title,
@@ -262,10 +277,12 @@ def run_shape(system: System, shape: str, profile: Profile, seed: int, console: 
         outcomes,
         findings.promised,
         len(people),
-        int(progress[-1]["late"]) if progress else 0,
+        int(last.get("late", 0)),
         plots.peak_per_second(samples),
-        {"mean": round(float(numpy.mean(shares)), 1), "max": max(shares)},
-        {k: round((cpu_after[k] - cpu_before.get(k, 0)) / elapsed * 100, 1) for k in sorted(cpu_after)},
+        generator,
+        {name: float(last.get(f"lag_{name}", 0.0)) for name in ("p50", "p95")},
+        used,
+        round(max(0.0, machine_busy - sum(used.values()) - generator["mean"]), 1),
         _server_p95(before, after),
     )
     result.faults += findings.faults()
@@ -391,6 +408,15 @@ def _judge(result: Result, progress: list[dict[str, Any]]) -> None:
             f"the load generator used up to {result.generator_cpu_percent['max']:.0f} % of its core: "
             "those moments' latencies are partly its own (compare what the gateways measured)"
         )
+    if result.generator_lag_ms["p95"] > GENERATOR_LAG_MS_MAX:
+        result.warnings.append(
+            f"the load generator woke up to {result.generator_lag_ms['p95']:.0f} ms late (p95): "
+            "every latency above includes as much of its own"
+        )
+    if result.others_cpu_percent > OTHERS_CPU_PERCENT_MAX:
+        result.warnings.append(
+            f"other programs used {result.others_cpu_percent:.0f} % of a core meanwhile: quieter is better"
+        )
     if result.late > 0.01 * result.journeys:
         result.warnings.append(f"{result.late} of {result.journeys} journeys began over 0.1 s late")
     for line in (RESULTS / f"{result.shape}.locust.log").read_text(errors="replace").splitlines():
@@ -452,7 +478,8 @@ def _print(result: Result, console: Console) -> None:
         f"  {result.journeys} people, {result.promised} numbers promised; busiest second "
         f"{result.requests_peak:.0f} answers\n"
         f"  CPU of one core: generator {result.generator_cpu_percent['mean']:.0f} % "
-        f"(at most {result.generator_cpu_percent['max']:.0f} %), {cpu}"
+        f"(at most {result.generator_cpu_percent['max']:.0f} %), {cpu}, other programs "
+        f"{result.others_cpu_percent:.0f} %"
     )
     slowest = result.server_p95_ms.get("/api/v1/appointments")
     if slowest is not None:

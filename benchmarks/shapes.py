@@ -124,11 +124,15 @@ class Journeys(LoadTestShape):
         return None if over else (self.phones, PHONES_PER_SECOND)
 
 
-class _Curved(Journeys):
+class Morning(Journeys):
     abstract: ClassVar[bool] = True
+    reads: ClassVar[int]
+    """Of each person before they book."""
     journey_seconds_max: ClassVar[float]
     """How long a journey takes when all is well, with some to spare: phones = peak x this."""
-    curve: Curve
+    curve: ClassVar[Curve]
+    morning: ClassVar[tuple[float, float]]
+    """The hours that the curve covers."""
 
     def __init__(self, seconds: float, peak_requests_per_second: float, seed: int) -> None:
         super().__init__()
@@ -144,26 +148,29 @@ class _Curved(Journeys):
         return self.curve.rate(second, self.seconds, self.peak)
 
 
-class MondayPeak(_Curved):
+class MondayPeak(Morning):
     """A Monday morning, 07:30 to 12:00, squeezed into `seconds`: everybody looks around, books, and some
     cancel. The arrivals at one hospital's door stand for the demand for numbers, which nobody publishes."""
 
     abstract = False
     title = "Monday peak"
-    requests_per_journey = 6.8
+    requests_per_journey = 7.6
+    reads = 4
     journey_seconds_max = 4.0
     curve = monday_morning()
+    morning = (7.5, 12.0)
 
 
-class BrowseHeavy(_Curved):
+class BrowseHeavy(Morning):
     """A morning of looking: 20 reads to one booking, at the hours at which people book (06:00 to 12:00)."""
 
     abstract = False
     title = "Browse-heavy morning"
-    requests_per_journey = 22.4
+    requests_per_journey = 22.3
+    reads = 20
     journey_seconds_max = 8.0
     curve = booking_morning()
-    reads: Final = 20
+    morning = (6.0, 12.0)
 
 
 class ReleaseRush(Journeys):
