@@ -56,9 +56,9 @@ class Directory:
     def __init__(self, send: Send, shards: int) -> None:
         self._couriers = [Courier(send, shard_id) for shard_id in range(shards)]
 
-    async def ask(self, stream: str, command: Command, deadline: float) -> Outcome:
-        """`deadline` is of the running loop's clock."""
-        return await self._couriers[shard_of(stream, len(self._couriers))].ask(stream, command, deadline)
+    def ask(self, stream: str, command: Command, deadline: float) -> asyncio.Future[Outcome]:
+        """`deadline` is of the running loop's clock. Never fails; whoever no longer waits may cancel."""
+        return self._couriers[shard_of(stream, len(self._couriers))].ask(stream, command, deadline)
 
     async def close(self) -> None:
         """Waits until everything that was asked has been answered."""
@@ -76,16 +76,17 @@ class Courier:
         self._away_since: float | None = None
         self._deliveries: set[asyncio.Task[None]] = set()
 
-    async def ask(self, stream: str, command: Command, deadline: float) -> Outcome:
+    def ask(self, stream: str, command: Command, deadline: float) -> asyncio.Future[Outcome]:
         loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Outcome] = loop.create_future()
         if len(self._queue) >= COURIER_QUEUE_MAX:
-            return Refusal(Reason.BUSY)
-        if self._away_since is not None and loop.time() - self._away_since > DOWN_SECONDS_MAX:
-            return Refusal(Reason.AWAY)
-        letter = Letter(stream, command, deadline, loop.create_future())
-        self._queue.append(letter)
-        self._dispatch()
-        return await letter.answer
+            answer.set_result(Refusal(Reason.BUSY))
+        elif self._away_since is not None and loop.time() - self._away_since > DOWN_SECONDS_MAX:
+            answer.set_result(Refusal(Reason.AWAY))
+        else:
+            self._queue.append(Letter(stream, command, deadline, answer))
+            self._dispatch()
+        return answer
 
     async def close(self) -> None:
         while self._deliveries:

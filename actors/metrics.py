@@ -56,23 +56,23 @@ class GatewayMetrics:
             buckets=_SECONDS,
         )
         self.bookings = Counter("xinglin_bookings", "Bookings by outcome", ["outcome"], registry=r)
+        self.held = self.bookings.labels("held")
         self.shed = Counter(
             "xinglin_shed", "Requests refused at once because too many were under way", registry=r
         )
         self.admitted = Gauge("xinglin_admitted", "Bookings under way", registry=r)
+        self._counted: dict[tuple[str, int], Counter] = {}
         self.feed_resets = Counter(
             "xinglin_feed_snapshots", "Times all free seats were read anew", registry=r
         )
         self.lag = loop_lag(r)
 
-
-class SupervisorMetrics:
-    def __init__(self) -> None:
-        self.registry = r = CollectorRegistry()
-        self.fenced = Counter(
-            "xinglin_fenced_writers", "Shard processes that found themselves fenced off", registry=r
-        )
-        self.deaths = Counter("xinglin_shard_deaths", "Shard processes that ended", registry=r)
+    def count(self, route: str, status: int) -> None:
+        """One request; finding a labelled counter costs more than counting, so it is kept."""
+        counter = self._counted.get((route, status))
+        if counter is None:
+            counter = self._counted[route, status] = self.requests.labels(route, status)
+        counter.inc()
 
 
 def loop_lag(registry: CollectorRegistry) -> Histogram:

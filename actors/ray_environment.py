@@ -11,6 +11,8 @@ def prepare(address: str | None) -> None:
     assert "ray" not in sys.modules, "too late: Ray has read its environment"
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # Ray runs workers at niceness 15, behind everything else on the machine; ours are the service itself.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     # A caller learns of an actor's death at once, not after a second spent on finding out why it died.
     os.environ.setdefault("RAY_timeout_ms_task_wait_for_death_info", "20")
     if address is None:

@@ -1,6 +1,7 @@
 """What runs in a shard's process: nothing at first (a standby), then the shards that are assigned to it."""
 
 import asyncio
+import gc
 import logging
 import os
 from pathlib import Path
@@ -13,7 +14,7 @@ from actors.clock import DatabaseClock
 from actors.metrics import samples
 from actors.shard import Shard
 from engine import logs
-from engine.database import DatabaseFailed, connect
+from engine.database import BY_KEY, DatabaseFailed, connect
 from engine.domain.policy import Policy
 from engine.journal.postgres import PostgresJournal
 from engine.records.reads import PostgresReads
@@ -50,7 +51,9 @@ class ShardProcess:
         while self._pool is None:
             try:
                 (await connect(self._url)).close()
-                pool = await asyncpg.create_pool(self._url, min_size=1, max_size=READ_CONNECTIONS)
+                pool = await asyncpg.create_pool(
+                    self._url, min_size=1, max_size=READ_CONNECTIONS, server_settings=BY_KEY
+                )
                 await self._clock.sync(pool)
                 self._pool = pool
                 self._tasks += [
@@ -68,7 +71,7 @@ class ShardProcess:
             return
         await self.ready()
         assert self._pool is not None
-        journal = PostgresJournal(shard_id, await connect(self._url), self._pool)
+        journal = PostgresJournal(shard_id, await connect(self._url, BY_KEY), self._pool)
         shard = Shard(
             shard_id,
             self._shards,
@@ -80,6 +83,8 @@ class ShardProcess:
         )
         await shard.start()
         self._serving[shard_id] = shard
+        gc.collect()
+        gc.freeze()  # what is here now stays: the collector need not walk it again and again
 
     async def ask(self, shard_id: int, packed: bytes) -> bytes | None:
         """None: the shard is not here."""

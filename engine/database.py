@@ -3,6 +3,7 @@
 import asyncio
 import re
 from importlib import resources
+from typing import Final
 
 import asyncpg
 
@@ -13,10 +14,20 @@ class DatabaseFailed(Exception):
     """One line that says what is wrong and what to do."""
 
 
-async def connect(url: str) -> asyncpg.Connection:
+# For connections that only look things up by key. A plan made while a table was small would else read all of it
+# for ever after: plans are kept, and tables here grow from nothing to millions of rows within an hour.
+BY_KEY: Final = {
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
+
+
+async def connect(url: str, settings: dict[str, str] | None = None) -> asyncpg.Connection:
     """One connection, or DatabaseFailed saying which server did not answer and why."""
     try:
-        return await asyncpg.connect(url, timeout=CONNECT_SECONDS_MAX)
+        return await asyncpg.connect(url, timeout=CONNECT_SECONDS_MAX, server_settings=settings)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise DatabaseFailed(f"PostgreSQL at {address_of(url)} does not answer: {_why(error)}") from None
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 USER = "xinglin"
+LOG = "postgres.log"
 DATABASE = "xinglin"
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 30.0
@@ -39,6 +40,7 @@ class PostgresFailed(Exception):
 
 @dataclass(slots=True)
 class EmbeddedPostgres:
+    home: Path
     data: Path
     port: int
     password: str
@@ -48,9 +50,30 @@ class EmbeddedPostgres:
     def url(self) -> str:
         return _url(self.password, self.port)
 
+    @property
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    def start_again(self) -> None:
+        """After it died: on the same port, so that everybody finds it again. Blocks until it is ready.
+
+        What a killed server leaves behind (its workers, its shared memory) goes within moments; until then the
+        new one refuses to start, and is asked again.
+        """
+        ends = time.monotonic() + START_SECONDS_MAX
+        while True:
+            try:
+                self.process = _launch(self.home, self.data, self.port)
+                _wait_until_ready(self.process, self.data, self.home / LOG)
+                return
+            except PostgresFailed:
+                if time.monotonic() > ends:
+                    raise
+                time.sleep(0.1)
+
     def stop(self) -> None:
         """Fast shutdown: sessions end, a checkpoint is written, nothing committed is lost."""
-        if self.process.poll() is None:
+        if self.is_running:
             self.process.send_signal(signal.SIGINT)
         try:
             self.process.wait(STOP_SECONDS_MAX)
@@ -74,10 +97,15 @@ def start(home: Path, port: int | None = None) -> EmbeddedPostgres:
         _initialise(data, binaries, password)
     _check_not_running(data)
     port = port or free_port()
-    log = home / "postgres.log"
-    with log.open("ab") as out:
-        process = subprocess.Popen(
-            [binaries / "postgres", "-D", data.resolve(), "-p", str(port), *_options(data)],
+    process = _launch(home, data, port)
+    _wait_until_ready(process, data, home / LOG)
+    return EmbeddedPostgres(home, data, port, password, process)
+
+
+def _launch(home: Path, data: Path, port: int) -> subprocess.Popen[bytes]:
+    with (home / LOG).open("ab") as out:
+        return subprocess.Popen(
+            [_binaries() / "postgres", "-D", data.resolve(), "-p", str(port), *_options()],
             stdout=out,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -86,9 +114,6 @@ def start(home: Path, port: int | None = None) -> EmbeddedPostgres:
             preexec_fn=_die_with_parent,
             **_as_user(),
         )
-    server = EmbeddedPostgres(data, port, password, process)
-    _wait_until_ready(server, log, binaries)
-    return server
 
 
 def running(home: Path) -> str | None:
@@ -138,7 +163,7 @@ def _url(password: str, port: int) -> str:
     return f"postgresql://{USER}:{password}@127.0.0.1:{port}/{DATABASE}"
 
 
-def _options(data: Path) -> list[str]:
+def _options() -> list[str]:
     settings = {
         "listen_addresses": "127.0.0.1",
         "unix_socket_directories": "",
@@ -279,21 +304,22 @@ def _check_not_running(data: Path) -> None:
     raise PostgresFailed(f"another PostgreSQL (pid {pid}) already serves {data}: stop it first")
 
 
-def _wait_until_ready(server: EmbeddedPostgres, log: Path, binaries: Path) -> None:
+def _wait_until_ready(process: subprocess.Popen[bytes], data: Path, log: Path) -> None:
     ends = time.monotonic() + START_SECONDS_MAX
     while time.monotonic() < ends:
-        if server.process.poll() is not None:
+        if process.poll() is not None:
             last = _last_line(log.read_text(errors="replace"))
             raise PostgresFailed(f"PostgreSQL did not start: {last} (see {log})")
         # The postmaster writes "ready" into its pid file once it takes connections.
         try:
-            lines = (server.data / "postmaster.pid").read_text().splitlines()
+            lines = (data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:
             lines = []
-        if len(lines) >= 8 and lines[7].strip() == "ready" and lines[0] == str(server.process.pid):
+        if len(lines) >= 8 and lines[7].strip() == "ready" and lines[0] == str(process.pid):
             return
         time.sleep(0.01)
-    server.stop()
+    process.send_signal(signal.SIGQUIT)
+    process.wait()
     raise PostgresFailed(f"PostgreSQL took no connections within {START_SECONDS_MAX:.0f} s (see {log})")
 
 

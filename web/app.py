@@ -34,7 +34,7 @@ async def measured(request: web.Request, handler: Handler) -> web.StreamResponse
     resource = request.match_info.route.resource
     route = "none" if resource is None else resource.canonical
     counted = request.app[keys.METRICS]
-    counted.requests.labels(route, response.status).inc()
+    counted.count(route, response.status)
     counted.seconds.labels(route).observe(time.perf_counter() - started)
     return response
 

@@ -5,14 +5,14 @@ One table gives every code its status and its words. Clients act on `code`, peop
     raise Problem(Fault.NO_SUCH_PATIENT)                    what a handler itself finds
     raise refused(refusal, alternatives=[...])              what the engine answered
 
-The middleware `problems` turns whatever is raised into a response; ProblemRunner does the same for bytes
+The middleware `problems` turns whatever is raised into a response; web/door.py does the same for bytes
 that are not HTTP at all, which never reach a middleware.
 """
 
 import logging
 import secrets
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final, Literal, NamedTuple
@@ -22,7 +22,6 @@ import asyncpg
 import orjson
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
-from aiohttp.web_protocol import RequestHandler
 
 from engine.domain.limits import BODY_BYTES_MAX
 from engine.domain.refusal import Reason, Refusal
@@ -487,12 +486,13 @@ class Problem(Exception):
                 problem[name] = _worded(value, language) if name == "errors" else value
         return problem
 
-    def response(self, request: web.BaseRequest) -> web.Response:
-        language = language_of(request.headers.get(hdrs.ACCEPT_LANGUAGE))
+    def rendered(self, accept_language: str | None, zone: tzinfo) -> tuple[dict[str, str], bytes]:
+        """Headers and body of the answer, in the language that is asked for."""
+        language = language_of(accept_language)
         body = self.body(language)
         until = body.get("until")
-        if isinstance(until, datetime) and isinstance(request, web.Request):
-            body["until"] = until.astimezone(request.app.get(keys.ZONE, UTC))
+        if isinstance(until, datetime):
+            body["until"] = until.astimezone(zone)
         headers = {
             "Content-Type": "application/problem+json",
             "Content-Language": "zh-CN" if language == "zh" else "en",
@@ -501,12 +501,19 @@ class Problem(Exception):
         }
         if "retry_after" in body:
             headers["Retry-After"] = str(body["retry_after"])
-        challenge = _CHALLENGES.get(self.code.value)
+        challenge = _CHALLENGES.get(self.code) if self.status == 401 else None
         if challenge is not None:
             headers["WWW-Authenticate"] = challenge
         if self.headers is not None:
             headers.update(self.headers)
-        return web.Response(body=orjson.dumps(body), status=self.status, headers=headers)
+        return headers, orjson.dumps(body)
+
+    def response(self, request: web.BaseRequest) -> web.Response:
+        # What fails before there is a route has no app; it has no times either.
+        has_time = "until" in self.members and isinstance(request, web.Request)
+        zone = request.app.get(keys.ZONE, UTC) if has_time else UTC  # type: ignore[attr-defined]
+        headers, body = self.rendered(request.headers.get(hdrs.ACCEPT_LANGUAGE), zone)
+        return web.Response(body=body, status=self.status, headers=headers)
 
 
 def refused(refusal: Refusal, **members: object) -> Problem:
@@ -609,46 +616,6 @@ async def expect(request: web.Request) -> web.StreamResponse | None:
         request.writer.output_size = 0  # the answer proper has not begun
         return None
     return Problem(Fault.EXPECTATION_FAILED).response(request)
-
-
-class ProblemRunner(web.AppRunner):
-    """An AppRunner whose answer to bytes that are no HTTP is problem+json too."""
-
-    async def _make_server(self) -> web.Server:
-        made = await super()._make_server()
-        return _Server(
-            made.request_handler, request_factory=made.request_factory, loop=made._loop, **made._kwargs
-        )
-
-
-class _Server(web.Server):
-    def __call__(self) -> RequestHandler:
-        return _Protocol(self, loop=self._loop, **self._kwargs)
-
-
-class _Protocol(RequestHandler):
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        if status == 500:
-            request_id = secrets.token_hex(8)
-            self.log_exception("request %s failed outside its handler", request_id, exc_info=exc)
-            problem = Problem(Fault.INTERNAL, request_id=request_id)
-        elif status == 400:
-            problem = Problem(Fault.MALFORMED_REQUEST)
-        else:
-            problem = Problem(Fault.REQUEST_REFUSED, status=status)
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun, so no other can be sent")
-        response = problem.response(request)
-        response.force_close()
-        return response
 
 
 _OF_STATUS: Final = {

@@ -1,6 +1,7 @@
 """One HTTP process: reads from its own memory, sends writes to the shards."""
 
 import asyncio
+import gc
 import logging
 import socket
 from dataclasses import dataclass
@@ -23,9 +24,11 @@ from engine.settings import Settings
 from engine.views.availability import Availability
 from integrations.wechat.client import WeChatClient
 from web import keys
+from web.admission import Admission
 from web.app import make_app
 from web.auth import Tokens
-from web.errors import ProblemRunner
+from web.door import Door
+from web.patient.express import HoldLane
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +85,8 @@ class HttpGateway:
         if config.wechat_address is not None:
             app_id, app_secret = config.wechat_app
             app[keys.WECHAT] = WeChatClient(self._client, config.wechat_address, app_id, app_secret)
-        self._runner = ProblemRunner(app, access_log=None, handle_signals=False)
+        app[keys.ADMISSION] = Admission(settings.admitted_max, self._metrics.shed, self._metrics.admitted)
+        self._runner = Door(app, HoldLane(app), access_log=None, handle_signals=False)
         await self._runner.setup()
         listening = _listen(settings.host, settings.port)
         await web.SockSite(self._runner, listening, backlog=1024, shutdown_timeout=CLOSE_SECONDS_MAX).start()
@@ -90,6 +94,9 @@ class HttpGateway:
             asyncio.create_task(self._listen_for_catalogs()),
             asyncio.create_task(watch_lag(self._metrics.lag)),
         ]
+        # What is here now stays: the collector need not walk the catalog again and again.
+        gc.collect()
+        gc.freeze()
         self._health.is_serving = True
         host, port = listening.getsockname()[:2]
         return f"http://{host}:{port}"

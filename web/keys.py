@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # names alone: web.auth and the connectors may themselves imp
     from actors.metrics import GatewayMetrics
     from engine.views.availability import Availability
     from integrations.wechat.client import WeChatClient
+    from web.admission import Admission
     from web.auth import Tokens
 
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)
@@ -38,6 +39,7 @@ HEALTH: web.AppKey[Health] = web.AppKey("health", Health)
 DIRECTORY: "web.AppKey[Directory]" = web.AppKey("directory")
 AVAILABILITY: "web.AppKey[Availability]" = web.AppKey("availability")
 METRICS: "web.AppKey[GatewayMetrics]" = web.AppKey("metrics")
+ADMISSION: "web.AppKey[Admission]" = web.AppKey("admission")
 LINES: "web.AppKey[Lines]" = web.AppKey("lines")
 NAME: web.AppKey[str] = web.AppKey("name", str)
 """Of this gateway, in metrics."""

@@ -22,6 +22,7 @@ from aiohttp import web as http
 from actors.cluster import Cluster, start_ray, stop_ray
 from engine import database, embedded_postgres, logs
 from engine.domain.policy import Policy
+from engine.embedded_postgres import EmbeddedPostgres
 from engine.records.catalog import NOT_IMPORTED, load_catalog, publish_schedules
 from engine.records.hospital_file import read_hospital
 from engine.records.hospital_import import import_hospital
@@ -33,6 +34,8 @@ from web.gateway import GatewayConfig, HttpGateway
 log = logging.getLogger(__name__)
 
 PUBLISH_SECONDS = 60.0
+WATCH_SECONDS = 0.1
+_LOCK = "select pg_try_advisory_lock(hashtext('xinglin.serve'))"
 DEMO_HOSPITAL = resources.files("web") / "demo" / "hospital"
 
 
@@ -49,22 +52,20 @@ def serve(settings: Settings) -> None:
         raise CannotStart("a cluster needs a database that all its nodes reach: pass --database-url")
     with contextlib.ExitStack() as stack:
         try:
-            url = stack.enter_context(_postgres(settings, home))
+            server = stack.enter_context(_postgres(home)) if settings.database_url is None else None
+            url = server.url if server else settings.database_url.get_secret_value()  # type: ignore[union-attr]
             stack.enter_context(_ray(settings, prepare=partial(_prepare, url, settings)))
-            asyncio.run(_run(settings, url, home))
+            asyncio.run(_run(settings, server, url, home))
         except (embedded_postgres.PostgresFailed, database.DatabaseFailed) as failed:
             raise CannotStart(str(failed)) from None
 
 
 @contextlib.contextmanager
-def _postgres(settings: Settings, home: Path) -> Iterator[str]:
-    """The database's URL; our own server for as long as the context lasts, unless one is given."""
-    if settings.database_url is not None:
-        yield settings.database_url.get_secret_value()
-        return
+def _postgres(home: Path) -> Iterator[EmbeddedPostgres]:
+    """A server of our own, for as long as the context lasts."""
     server = embedded_postgres.start(home)
     try:
-        yield server.url
+        yield server
     finally:
         server.stop()
 
@@ -121,12 +122,12 @@ async def _prepare_database(url: str, settings: Settings) -> None:
         await connection.close()
 
 
-async def _run(settings: Settings, url: str, home: Path) -> None:
+async def _run(settings: Settings, server: EmbeddedPostgres | None, url: str, home: Path) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    async with _alone(url), _sandbox(settings) as wechat_address:
+    async with _alone(url, stopping), _sandbox(settings) as wechat_address:
         log_folder = None if settings.ray_address else home / "logs"
         config = GatewayConfig(
             settings,
@@ -146,28 +147,65 @@ async def _run(settings: Settings, url: str, home: Path) -> None:
             settings.log_level,
             log_folder,
         )
-        publishing = asyncio.create_task(_publish_daily(url, settings))
+        tasks = [asyncio.create_task(_publish_daily(url, settings))]
+        if server is not None:
+            tasks.append(asyncio.create_task(_keep_running(server)))
         try:
             addresses = await cluster.start()
             _greet(settings, home, addresses)
             await stopping.wait()
             print("draining: nothing that was answered is lost …", flush=True)
         finally:
-            publishing.cancel()
+            for task in tasks:
+                task.cancel()
             await cluster.stop()
     print("stopped", flush=True)
 
 
+async def _keep_running(server: EmbeddedPostgres) -> None:
+    """Starts the embedded server again when it dies. Blocks this process's loop meanwhile, and nobody else's:
+    the server is tied to this very thread."""
+    while True:
+        await asyncio.sleep(WATCH_SECONDS)
+        if not server.is_running:
+            log.warning("PostgreSQL ended with status %s and is started again", server.process.returncode)
+            server.start_again()
+
+
 @contextlib.asynccontextmanager
-async def _alone(url: str) -> AsyncIterator[None]:
+async def _alone(url: str, stopping: asyncio.Event) -> AsyncIterator[None]:
     """Two of us on one database would fence each other off for ever: the second one stays out."""
     connection = await database.connect(url)
     try:
-        if not await connection.fetchval("select pg_try_advisory_lock(hashtext('xinglin.serve'))"):
+        if not await connection.fetchval(_LOCK):
             raise CannotStart(
                 f"another xinglin serves from {database.address_of(url)}: stop it, or use another database"
             )
+    except BaseException:
+        await connection.close()
+        raise
+    keeper = asyncio.create_task(_stay_alone(url, connection, stopping))
+    try:
         yield
+    finally:
+        keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeper
+
+
+async def _stay_alone(url: str, connection: asyncpg.Connection, stopping: asyncio.Event) -> None:
+    """The lock goes with its connection: after a lost one it is taken again, or we stop."""
+    try:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            if connection.is_closed():
+                try:
+                    connection = await database.connect(url)
+                except database.DatabaseFailed:
+                    continue
+                if not await connection.fetchval(_LOCK):
+                    log.critical("another xinglin took over while the database was away: this one stops")
+                    stopping.set()
     finally:
         with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
             await connection.close(timeout=2)

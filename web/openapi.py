@@ -32,6 +32,7 @@ from uuid import UUID
 import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from multidict import MultiMapping
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from swagger_ui_bundle import swagger_ui_path
 
@@ -202,14 +203,14 @@ class Api:
 
 _JSON_HEADERS: Final = {"Content-Type": "application/json"}
 # What a token opens is somebody's own: no cache on the way may keep it.
-_PRIVATE_HEADERS: Final = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+PRIVATE_HEADERS: Final = {"Content-Type": "application/json", "Cache-Control": "no-store"}
 
 
 def _served(operation: Operation) -> Handler:
     handler = operation.handler
     status = operation.status
     secured = operation.security is not None
-    headers = _PRIVATE_HEADERS if secured else _JSON_HEADERS
+    headers = PRIVATE_HEADERS if secured else _JSON_HEADERS
     wants_account = "account_id" in operation.keywords
     wants_key = "idempotency_key" in operation.keywords
     path_of = operation.path_adapter.validator.validate_strings if operation.path_adapter else None
@@ -231,7 +232,7 @@ def _served(operation: Operation) -> Handler:
             except ValidationError:
                 raise Problem(Fault.NOT_FOUND) from None
         if wants_key:
-            arguments["idempotency_key"] = idempotency_key_of(request)
+            arguments["idempotency_key"] = idempotency_key_of(request.headers)
         if query_of is not None:
             given = _query_values(request, operation)
             try:
@@ -240,14 +241,7 @@ def _served(operation: Operation) -> Handler:
                 raise invalid(Fault.INVALID_QUERY, "query", _faults_of(error)) from None
         if body_of is not None:
             raw = await json_body_of(request)
-            try:
-                arguments["body"] = body_of(raw, strict=True)
-            except ValidationError as error:
-                faults = _faults_of(error)
-                # Spelled as JSON, yet no text: a lone surrogate.
-                if faults[0]["type"] == "json_invalid":
-                    raise Problem(Fault.MALFORMED_JSON) from None
-                raise invalid(Fault.INVALID_BODY, "body", faults) from None
+            arguments["body"] = validated(body_of, raw)
         result = await handler(request, **arguments)
         if isinstance(result, web.StreamResponse):
             return result
@@ -259,9 +253,9 @@ def _served(operation: Operation) -> Handler:
     return serve
 
 
-def idempotency_key_of(request: web.Request) -> str:
+def idempotency_key_of(headers: MultiMapping[str]) -> str:
     """The Idempotency-Key header. Raises Problem when it is missing, repeated or not visible ASCII."""
-    given = request.headers.getall("Idempotency-Key", ())
+    given = headers.getall("Idempotency-Key", ())
     if not given:
         raise Problem(Fault.MISSING_IDEMPOTENCY_KEY)
     key = given[0]
@@ -285,13 +279,30 @@ async def json_body_of(request: web.Request) -> bytes:
     if length is not None and length > BODY_BYTES_MAX:
         raise Problem(Fault.BODY_TOO_LARGE, limit=BODY_BYTES_MAX)
     raw = await request.read()
+    check_json(raw)
+    return raw
+
+
+def check_json(raw: bytes) -> None:
+    """Raises Problem unless it is UTF-8 JSON of bearable size in which no object names a key twice."""
     if len(raw) > BODY_BYTES_MAX:
         raise Problem(Fault.BODY_TOO_LARGE, limit=BODY_BYTES_MAX)
     try:
         _decode(raw.decode())
     except (ValueError, RecursionError):  # not UTF-8, not JSON, or nested beyond reason
         raise Problem(Fault.MALFORMED_JSON) from None
-    return raw
+
+
+def validated(body_of: Callable[..., Any], raw: bytes) -> Any:
+    """What a body says, by its pydantic validator. Raises Problem."""
+    try:
+        return body_of(raw, strict=True)
+    except ValidationError as error:
+        faults = _faults_of(error)
+        # Spelled as JSON, yet no text: a lone surrogate.
+        if faults[0]["type"] == "json_invalid":
+            raise Problem(Fault.MALFORMED_JSON) from None
+        raise invalid(Fault.INVALID_BODY, "body", faults) from None
 
 
 def _is_json(request: web.Request) -> bool:

@@ -18,13 +18,13 @@ from engine.domain.refusal import Reason, Refusal
 from engine.records.identity import IdentityFault
 from engine.records.patients import PeopleRefusal
 from web import keys
+from web.door import Door
 from web.errors import (
     INVALID,
     RULES,
     TABLE,
     Fault,
     Problem,
-    ProblemRunner,
     Row,
     Text,
     expect,
@@ -249,7 +249,7 @@ async def test_expect(client: TestClient[web.Request, web.Application]) -> None:
 async def test_bytes_that_are_no_http(raw: bytes) -> None:
     import asyncio
 
-    runner = ProblemRunner(application())
+    runner = Door(application())
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -1,0 +1,94 @@
+"""POST /api/v1/appointments on the express lane: the same checks and the same answers as the usual way."""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import orjson
+from aiohttp import hdrs, web
+from aiohttp.http_parser import RawRequestMessage
+from pydantic import TypeAdapter
+
+from actors.directory import Outcome
+from web import keys
+from web.door import answer
+from web.errors import Fault, Problem
+from web.openapi import PRIVATE_HEADERS, check_json, idempotency_key_of, validated
+from web.patient import appointments
+from web.patient.bodies import HoldBody
+
+log = logging.getLogger(__name__)
+
+_BODY_OF: Final = TypeAdapter(HoldBody).validator.validate_json
+
+
+class HoldLane:
+    method = "POST"
+    path = "/api/v1/appointments"
+
+    def __init__(self, app: web.Application) -> None:
+        self._app = app
+        self._tokens = app[keys.TOKENS]
+        self._metrics = app[keys.METRICS]
+        self._seconds = self._metrics.seconds.labels(self.path)
+
+    def serve(self, message: RawRequestMessage, body: bytes, finish: Callable[[bytes], None]) -> None:
+        started = time.perf_counter()
+        send = partial(self._send, message.headers.get(hdrs.ACCEPT_LANGUAGE), started, finish)
+        headers = message.headers
+        try:
+            account_id = self._tokens.account_of_header(headers.get(hdrs.AUTHORIZATION))
+            key = idempotency_key_of(headers)
+            if headers.get(hdrs.CONTENT_TYPE, "").replace(" ", "").lower() not in _JSON_TYPES:
+                raise Problem(Fault.UNSUPPORTED_MEDIA_TYPE)
+            check_json(body)
+            asked = appointments.Hold(self._app, account_id, key, validated(_BODY_OF, body))
+            outcome = asked.ask()
+        except Problem as problem:
+            send(problem)
+        except Exception as error:
+            send(_unexpected(error))
+        else:
+            outcome.add_done_callback(partial(self._answered, asked, send))
+
+    def _answered(
+        self,
+        asked: "appointments.Hold",
+        send: Callable[[Problem | bytes], None],
+        outcome: asyncio.Future[Outcome],
+    ) -> None:
+        try:
+            send(orjson.dumps(asked.answer(outcome.result())))
+        except Problem as problem:
+            send(problem)
+        except Exception as error:
+            send(_unexpected(error))
+
+    def _send(
+        self,
+        accept_language: str | None,
+        started: float,
+        finish: Callable[[bytes], None],
+        result: Problem | bytes,
+    ) -> None:
+        if isinstance(result, Problem):
+            status = result.status
+            headers, body = result.rendered(accept_language, self._app[keys.ZONE])
+        else:
+            status, headers, body = 201, PRIVATE_HEADERS, result
+        self._metrics.count(self.path, status)
+        self._seconds.observe(time.perf_counter() - started)
+        finish(answer(status, headers, body))
+
+
+_JSON_TYPES: Final = {"application/json", "application/json;charset=utf-8", "application/json;charset=utf8"}
+
+
+def _unexpected(error: Exception) -> Problem:
+    request_id = secrets.token_hex(8)
+    log.error("request %s: a booking failed", request_id, exc_info=error)
+    return Problem(Fault.INTERNAL, request_id=request_id)
