@@ -11,6 +11,7 @@ first answer. A refusal did nothing, so the next try takes a new key.
 
 import asyncio
 import random
+import secrets
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -291,6 +292,7 @@ class _Replay:
         self._speed = speed
         self._concurrency = concurrency
         self._console = console
+        self._run = secrets.token_hex(4)  # a second replay on the same server asks anew
         self._people: dict[str, Person] = {}
         self._acked: list[Acked] = []
         self.figures = Figures(rows=len(rows))
@@ -298,16 +300,14 @@ class _Replay:
     async def run(self) -> tuple[Figures, list[Acked]]:
         figures = self.figures
         self._places = await self._read_places()
-        # Birth dates are made so that ages are right on the first day that is booked.
-        today = self._places.days[0] if self._places.days else None
-        if today is None:
+        if not self._places.days:
             raise CannotReplay(
                 "the server publishes nothing to book from tomorrow on: import a hospital first"
             )
         first: dict[str, Row] = {}
         for row in self._rows:
             first.setdefault(row.patient, row)
-        self._made = {patient: made_patient(row, today) for patient, row in first.items()}
+        self._made = {patient: made_patient(row, self._today) for patient, row in first.items()}
 
         started = time.monotonic()
         async with self._shown("people", len(first), self._people_line):
@@ -339,7 +339,7 @@ class _Replay:
         schedules = (await self._client.get("/api/v1/schedules"))["schedules"]
         # A slot's day is the hospital's; its zone shows in the times. Today has partly passed.
         zone = datetime.fromisoformat(schedules[0]["sessions"][0]["start"]).tzinfo if schedules else None
-        today = datetime.now(zone).date().isoformat()
+        self._today = datetime.now(zone).date()
         places: list[Place] = []
 
         async def read(schedule: dict[str, Any]) -> None:
@@ -354,7 +354,7 @@ class _Replay:
                 minute = start.hour * 60 + start.minute
                 places.append(Place(slot["id"], department_id, start.date(), minute, slot["remaining"]))
 
-        await self._all(iter([x for x in schedules if x["date"] > today]), read)
+        await self._all(iter([x for x in schedules if x["date"] > self._today.isoformat()]), read)
         return Places(rules, places, {row.day for row in self._rows})
 
     # People
@@ -411,8 +411,7 @@ class _Replay:
             place.free -= 1
             body = {"slot_id": place.slot_id, "patient_id": person.patient_id}
             before, asked = self._client.retries, time.monotonic()
-            key = f"replay-{row.appointment_id}-{attempt}"
-            answer = await self._ask(row, "/api/v1/appointments", body, key)
+            answer = await self._ask(row, "/api/v1/appointments", body, str(attempt))
             if self._client.retries == before:
                 figures.hold_seconds.append(time.monotonic() - asked)
             figures.answers[answer.code or "held"] += 1
@@ -433,14 +432,14 @@ class _Replay:
         figures = self.figures
         path = f"/api/v1/appointments/{held.body['id']}"
         statuses = _BOOKED
-        confirmed = await self._ask(row, f"{path}/confirm", None, f"replay-{row.appointment_id}-confirm")
+        confirmed = await self._ask(row, f"{path}/confirm", None, "confirm")
         if confirmed.code:
             figures.failed_later[f"confirm: {confirmed.code}"] += 1
             statuses = _CANCELLED if confirmed.code in ("hold_expired", "already_cancelled") else _OPEN
         else:
             figures.confirmed += 1
         if row.cancels and not confirmed.code:
-            cancelled = await self._ask(row, f"{path}/cancel", None, f"replay-{row.appointment_id}-cancel")
+            cancelled = await self._ask(row, f"{path}/cancel", None, "cancel")
             if cancelled.code:
                 figures.failed_later[f"cancel: {cancelled.code}"] += 1
                 statuses = _OPEN
@@ -450,9 +449,10 @@ class _Replay:
                 statuses = _CANCELLED
         self._acked.append(Acked(UUID(held.body["id"]), held.body["slot_id"], held.body["number"], statuses))
 
-    async def _ask(self, row: Row, path: str, body: dict[str, str] | None, key: str) -> Answer:
+    async def _ask(self, row: Row, path: str, body: dict[str, str] | None, step: str) -> Answer:
         """As the row's patient; who has been signed out by time signs in again."""
         person = self._people[row.patient]
+        key = f"replay-{self._run}-{row.appointment_id}-{step}"
         answer = await self._client.post(path, body, {**person.headers, "Idempotency-Key": key})
         if answer.code != "token_expired":
             return answer

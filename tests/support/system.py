@@ -1,0 +1,81 @@
+"""The real system, as a user starts it: `xinglin serve --demo` in a process of its own."""
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.embedded_postgres import free_port
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS_MAX = 90.0
+STOP_SECONDS_MAX = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    address: str
+    port: int
+    home: Path
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+@contextmanager
+def started(*options: str) -> Iterator[System]:
+    """Serves on a free port with a home of its own; stops with SIGTERM, and the exit status must be 0."""
+    with tempfile.TemporaryDirectory(prefix="xinglin-system-") as folder:
+        Path(folder).chmod(0o755)  # as root, PostgreSQL runs as nobody and must be able to walk there
+        home, log, port = Path(folder) / "home", Path(folder) / "log", free_port()
+        command = ["serve", "--demo", "--home", str(home), "--port", str(port), *options]
+        with log.open("wb") as out:
+            process = subprocess.Popen(xinglin(command), cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
+        system = System(f"http://127.0.0.1:{port}", port, home, process, log)
+        try:
+            _wait_until_ready(system)
+            yield system
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                status = process.wait(STOP_SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        assert status == 0, f"exit status {status}:\n{log.read_text()}"
+
+
+def xinglin(arguments: Sequence[str]) -> list[str]:
+    """The command, of this very interpreter."""
+    return [sys.executable, "-c", "from web.cli import main; main(prog_name='xinglin')", *arguments]
+
+
+def run(*arguments: str, seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
+    """A command of ours, to its end."""
+    environment = {**os.environ, "COLUMNS": "200"}  # no line of a table is folded
+    return subprocess.run(
+        xinglin(arguments), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds
+    )
+
+
+def _wait_until_ready(system: System) -> None:
+    ends = time.monotonic() + START_SECONDS_MAX
+    while time.monotonic() < ends:
+        assert system.process.poll() is None, f"it ended while starting:\n{system.log.read_text()}"
+        connection = http.client.HTTPConnection("127.0.0.1", system.port, timeout=2)
+        try:
+            connection.request("GET", "/readyz")
+            if connection.getresponse().status == 200:
+                return
+        except OSError:
+            pass
+        finally:
+            connection.close()
+        time.sleep(0.1)
+    raise AssertionError(f"not ready within {START_SECONDS_MAX:.0f} s:\n{system.log.read_text()}")
