@@ -54,7 +54,8 @@ def import_(file: Path, **given: Any) -> None:
 
     Checked first, then done whole or not at all; a running server follows at once.
     """
-    from web.importing import DATABASE_FAILURES, ImportRefused, as_table, import_path
+    from engine.records.hospital_rules import ImportRefused
+    from web.importing import DATABASE_FAILURES, as_table, import_path
 
     try:
         report = import_path(file, _settings(given))
@@ -104,7 +105,8 @@ def replay(home: Path | None, database_url: str | None, **given: Any) -> None:
     The server must accept sandbox sign-in (`xinglin serve --demo`); home or database URL are its own.
     """
     from web.importing import DATABASE_FAILURES
-    from web.replay import CannotReplay, Options, WrongFile, run
+    from web.no_shows import WrongFile
+    from web.replay import CannotReplay, Options, run
 
     try:
         ok = run(Options(**given), _settings({"home": home, "database_url": database_url}))

@@ -12,10 +12,7 @@ from rich.table import Table
 from engine import database, embedded_postgres
 from engine.records.hospital_file import HospitalFiles, read_hospital
 from engine.records.hospital_import import ImportReport, import_hospital
-from engine.records.hospital_rules import ImportRefused
 from engine.settings import Settings
-
-__all__ = ["DATABASE_FAILURES", "ImportRefused", "as_table", "database_of", "import_path"]
 
 DATABASE_FAILURES: Final = (embedded_postgres.PostgresFailed, database.DatabaseFailed)
 """What each command tells in one line."""

@@ -36,8 +36,6 @@ from engine.settings import Settings
 from web.audit import Acked, Check, as_table, audit_url
 from web.no_shows import MadePatient, Place, Places, Row, WrongFile, made_patient, read
 
-__all__ = ["CannotReplay", "Options", "WrongFile", "replay", "run"]
-
 ALTERNATIVES_MAX: Final = 3
 ANSWER_SECONDS_MAX: Final = 5.0
 RETRY_SECONDS_MIN: Final = 0.05
