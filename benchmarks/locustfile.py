@@ -27,6 +27,7 @@ import orjson
 import psutil
 from locust import FastHttpUser, LoadTestShape, events, task
 from locust.env import Environment
+from locust.exception import StopUser
 
 from benchmarks import shapes
 
@@ -35,6 +36,9 @@ ALTERNATIVES_TAKEN_MAX: Final = 2
 THINK_SECONDS: Final = (0.05, 0.30)  # between two requests of a person: their morning is squeezed, too
 NEWCOMER_SHARE: Final = 0.03  # sign in and add their patient on the way; the others have done so before
 MINE_SHARE: Final = 0.5  # look at "my appointments" afterwards (an assumption: no figure is public)
+IN_ALL: Final = "booking in all"  # from the first hold to the last answer: retries, pauses, alternatives
+NO_ALTERNATIVES: Final = "no alternatives"
+NOT_REQUESTS: Final = (IN_ALL, NO_ALTERNATIVES)  # kinds of samples that are no single answer
 LOOKED_IN_VAIN_MAX: Final = 12  # reads beyond those planned, then a person gives up
 LATE_SECONDS: Final = 0.1  # a journey that begins so much after its time is the generator's fault
 TITLE_WEIGHTS: Final = {"chief": 4, "associate_chief": 3, "attending": 2, "resident": 1}  # an assumption
@@ -103,8 +107,9 @@ class Run:
         answered = self.now()
         ms = (answered - sent) * 1000
         self._samples.write(f"{sent:.4f},{kind},{ms:.2f},{outcome}\n")
-        self._recent.append((answered, ms))
-        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        if kind not in NOT_REQUESTS:
+            self._recent.append((answered, ms))
+            self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
     def promise(self, **said: object) -> None:
         """Something that the system has answered with success, and so must never forget."""
@@ -172,7 +177,7 @@ def _watch_lag() -> None:
 
 
 def _watch(environment: Environment) -> None:
-    """Tells run.py how it goes, and ends the run when the last journey is over."""
+    """Tells run.py how it goes."""
     process = psutil.Process()
     process.cpu_percent()
     runner = environment.runner
@@ -180,11 +185,7 @@ def _watch(environment: Environment) -> None:
     while True:
         gevent.sleep(PROGRESS_SECONDS)
         RUN.flush()
-        over = RUN.done == len(RUN.starts)
         print(json.dumps(RUN.progress(runner.user_count, process)), flush=True)
-        if over:
-            runner.quit()
-            return
 
 
 @events.quitting.add_listener
@@ -197,7 +198,8 @@ class TheShape(LoadTestShape):
     """The shape that the plan names, under the one name that locust looks for."""
 
     def tick(self) -> tuple[int, float] | None:
-        return RUN.load.tick()
+        """Ends the run when the last journey is over, or far too long after it should be."""
+        return None if RUN.done == len(RUN.starts) else RUN.load.tick()
 
     def reset_time(self) -> None:
         super().reset_time()
@@ -217,7 +219,7 @@ class Phone(FastHttpUser):
     def journey(self) -> None:
         number = next(RUN.next)
         if number >= len(RUN.starts):
-            gevent.sleep(1_000)  # all are taken; the run ends when they are done
+            raise StopUser  # all are taken; the run ends when they are done
         due = RUN.starts[number]
         person = Person(self, number)
         person.prepare(due)
@@ -356,7 +358,7 @@ class Person:
 
     def _book(self, slot: str | None, lead: int) -> None:
         if slot is None:
-            RUN.record("booking in all", RUN.now(), "nothing free")
+            RUN.record(IN_ALL, RUN.now(), "nothing free")
             return
         began = RUN.now()
         said, key = self._hold(slot)
@@ -365,7 +367,7 @@ class Person:
                 break
             self._think()
             said, key = self._hold(slot := choice)
-        RUN.record("booking in all", began, _outcome("hold", said))
+        RUN.record(IN_ALL, began, _outcome("hold", said))
         if said.status != 201:
             return
         appointment = said.body["id"]
@@ -393,7 +395,7 @@ class Person:
         if said.code == "slot_full":
             offered = [a["slot_id"] for a in said.body.get("alternatives", [])]
             if not offered:
-                RUN.record("no alternatives", RUN.now(), "nothing free")
+                RUN.record(NO_ALTERNATIVES, RUN.now(), "nothing free")
             yield from self._chance.sample(offered, min(ALTERNATIVES_TAKEN_MAX, len(offered)))
 
     def _change(self, kind: str, appointment: str, becomes: str) -> None:

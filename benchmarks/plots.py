@@ -15,10 +15,9 @@ from matplotlib import pyplot  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
 from benchmarks import shapes  # noqa: E402
+from benchmarks.locustfile import NOT_REQUESTS  # noqa: E402
 
 LIMIT_MS: Final = 2_000
-IN_ALL: Final = "booking in all"  # spans several requests
-NOT_REQUESTS: Final = (IN_ALL, "no alternatives")
 READS: Final = ("departments", "doctors", "schedules", "slots")
 _OUTCOMES: Final = {
     # Colours that stay apart for the colour-blind (Okabe and Ito).
@@ -67,8 +66,8 @@ def peak_per_second(samples: Samples) -> float:
     return float(numpy.bincount(seconds - seconds.min()).max()) if seconds.size else 0.0
 
 
-def draw(samples: Samples, load: shapes.Journeys, machine: str, file: Path) -> None:
-    """Three panels over one time axis, as a PNG."""
+def draw(samples: Samples, load: shapes.Journeys, where: str, file: Path) -> None:
+    """Three panels over one time axis, as a PNG. `where`: machine and date, for the title."""
     requests = samples.requests()
     rush = isinstance(load, shapes.ReleaseRush)
     width = 0.25 if rush and load.seconds <= 60 else 0.5 if rush else 1.0
@@ -78,7 +77,7 @@ def draw(samples: Samples, load: shapes.Journeys, machine: str, file: Path) -> N
         figure, (latency, throughput, outcomes) = pyplot.subplots(
             3, 1, figsize=(11, 11), sharex=True, height_ratios=(3, 2, 2), layout="constrained"
         )
-        figure.suptitle(f"Xinglin · {load.title}, {load.seconds:.0f} s\n{machine}", fontsize=12)
+        figure.suptitle(f"Xinglin · {load.title}, {load.seconds:.0f} s\n{where}", fontsize=12)
         _latency(latency, requests, edges, width)
         _throughput(throughput, requests, load, edges, width)
         _outcomes(outcomes, requests, edges, width)
@@ -148,7 +147,8 @@ def _throughput(
     if isinstance(load, shapes.Morning):
         fine = numpy.linspace(0, load.seconds, 1000, endpoint=False)
         meant = [load.rate(float(second)) * load.requests_per_journey for second in fine]
-        axes.plot(fine, meant, color="#777777", linestyle="--", linewidth=1, label="asked for by the shape")
+        label = f"meant: journeys that begin x {load.requests_per_journey:g}"
+        axes.plot(fine, meant, color="#777777", linestyle="--", linewidth=1, label=label)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("answers per second")
     axes.set_title("Throughput", loc="left")

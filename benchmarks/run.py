@@ -287,7 +287,8 @@ def run_shape(system: System, shape: str, profile: Profile, seed: int, console: 
     )
     result.faults += findings.faults()
     _judge(result, progress)
-    plots.draw(samples, load, machine(), RESULTS / f"{shape}.png")
+    where = f"{machine()} · other programs took {result.others_cpu_percent:.0f} % of a core"
+    plots.draw(samples, load, where, RESULTS / f"{shape}.png")
     return result
 
 
@@ -301,7 +302,7 @@ def _drive(system: System, plan: Path, title: str, shape: str, console: Console)
         log.open("wb") as errors,
         Live(console=console, refresh_per_second=4, transient=True) as live,
         subprocess.Popen(
-            [*command, "--host", system.url, "--plan", str(plan), "--only-summary", "--stop-timeout", "5"],
+            [*command, "--host", system.url, "--plan", str(plan), "--only-summary", "--stop-timeout", "1"],
             cwd=ROOT,
             env=environment,
             stdout=subprocess.PIPE,
@@ -386,6 +387,10 @@ def _table(samples: plots.Samples) -> list[dict[str, Any]]:
                 "p99_ms": round(float(p99), 1),
                 "max_ms": round(float(times.max()), 1),
                 "outcomes": dict(zip(map(str, words), map(int, counts), strict=True)),
+                "outcomes_p95_ms": {
+                    str(word): round(float(numpy.percentile(times[samples.outcome[chosen] == word], 95)), 1)
+                    for word in words
+                },
             }
         )
     return rows
@@ -470,7 +475,11 @@ def _print(result: Result, console: Console) -> None:
             row["kind"],
             str(row["answers"]),
             *(f"{row[p]:.1f}" for p in ("p50_ms", "p95_ms", "p99_ms", "max_ms")),
-            ", ".join(f"{word} {count}" for word, count in row["outcomes"].items()),
+            ", ".join(
+                f"{word} {count}"
+                + (f" (p95 {row['outcomes_p95_ms'][word]:.0f} ms)" if len(row["outcomes"]) > 1 else "")
+                for word, count in row["outcomes"].items()
+            ),
         )
     console.print(table)
     cpu = ", ".join(f"{kind} {percent:.0f} %" for kind, percent in result.system_cpu_percent.items())

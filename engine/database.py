@@ -14,7 +14,7 @@ class DatabaseFailed(Exception):
     """One line that says what is wrong and what to do."""
 
 
-# For connections that only look things up by key. A plan made while a table was small would else read all of it
+# For connections that only look things up by key. A plan made while a table was small would else read it all
 # for ever after: plans are kept, and tables here grow from nothing to millions of rows within an hour.
 BY_KEY: Final = {
     "enable_seqscan": "off",

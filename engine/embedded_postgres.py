@@ -55,10 +55,10 @@ class EmbeddedPostgres:
         return self.process.poll() is None
 
     def start_again(self) -> None:
-        """After it died: on the same port, so that everybody finds it again. Blocks until it is ready.
+        """After it died; on the same port, so that everybody finds it. Blocks until it is ready.
 
-        What a killed server leaves behind (its workers, its shared memory) goes within moments; until then the
-        new one refuses to start, and is asked again.
+        What a killed server leaves behind (its workers, its shared memory) goes within moments; until then
+        the new one refuses to start, and is asked again.
         """
         ends = time.monotonic() + START_SECONDS_MAX
         while True:

@@ -1,4 +1,4 @@
-"""Free seats, folded from what is published and what the actors' feeds say. Lives in every gateway's memory."""
+"""Free seats, folded from what is published and what the feeds say. Lives in every gateway's memory."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
