@@ -71,7 +71,7 @@ class Profile:
     rush_seconds: float
     waves: int
     crowd: int
-    # Chosen so that generator and system together keep two cores about nine tenths busy at the peak.
+    # By trial on two quiet cores: at the peak, generator and system together keep them four fifths busy.
     monday_peak: float  # requests/s
     browse_peak: float
 
