@@ -27,6 +27,7 @@ from uuid import UUID
 
 import asyncpg
 import orjson
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -110,9 +111,15 @@ def as_table(checks: Iterable[Check]) -> Table:
     for check in checks:
         verdict = Text("OK", "green") if check.ok else Text("FAILED", "red")
         table.add_row(check.name, f"{check.examined:,}", f"{check.faults:,}", verdict)
-        for example in check.examples:
-            table.add_row(Text(f"  {example}", "red"))
     return table
+
+
+def show(checks: Sequence[Check], console: Console) -> None:
+    """The table, and then what is wrong, a line each however long."""
+    console.print(as_table(checks))
+    for check in checks:
+        for example in check.examples:
+            console.print(Text(f"{check.name}: {example}", "red"), soft_wrap=True)
 
 
 async def _acknowledged(connection: asyncpg.Connection, acked: Sequence[Acked]) -> Check:

@@ -76,14 +76,14 @@ def audit(**given: Any) -> None:
 
     Changes nothing, and may be run on a database in use. Exit status 1 when anything is wrong.
     """
-    from web.audit import as_table, audit_database
+    from web.audit import audit_database, show
     from web.importing import DATABASE_FAILURES
 
     try:
         checks = audit_database(_settings(given))
     except DATABASE_FAILURES as failed:
         _fail(str(failed))
-    Console().print(as_table(checks))
+    show(checks, Console())
     sys.exit(0 if all(check.ok for check in checks) else 1)
 
 

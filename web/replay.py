@@ -33,7 +33,7 @@ from engine import database, embedded_postgres
 from engine.domain.eligibility import DepartmentRule
 from engine.domain.schedule import Status
 from engine.settings import Settings
-from web.audit import Acked, Check, as_table, audit_url
+from web.audit import Acked, Check, audit_url, show
 from web.no_shows import MadePatient, Place, Places, Row, WrongFile, made_patient, read
 
 ALTERNATIVES_MAX: Final = 3
@@ -157,7 +157,7 @@ def run(options: Options, settings: Settings) -> bool:
             raise CannotReplay(f"cannot write {options.report}: {error.strerror}") from None
     figures, checks = uvloop.run(_replay_and_audit(data.rows, options, url, console))
     console.print(_as_table(figures))
-    console.print(as_table(checks))
+    show(checks, console)
     if options.report is not None:
         said = figures.as_data()
         said["malformed"] = [{"line": bad.line, "reason": bad.reason} for bad in data.bad]
