@@ -19,6 +19,7 @@ from engine.journal.codec import pack_asks, unpack_replies
 IN_FLIGHT_MAX = 2  # messages on their way to one shard: one is being written while the next one gathers
 RETRY_SECONDS_MIN = 0.02
 RETRY_SECONDS_MAX = 0.3
+EXPIRY_SECONDS = 0.05
 DOWN_SECONDS_MAX = 1.0  # a shard that has been away for so long is not waited for: refused at once
 
 
@@ -75,18 +76,37 @@ class Courier:
         self._in_flight = 0
         self._away_since: float | None = None
         self._deliveries: set[asyncio.Task[None]] = set()
+        self._waiting: deque[Letter] = deque()  # in the order of their deadlines, as good as
+        self._expiry: asyncio.TimerHandle | None = None
 
     def ask(self, stream: str, command: Command, deadline: float) -> asyncio.Future[Outcome]:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Outcome] = loop.create_future()
         if len(self._queue) >= COURIER_QUEUE_MAX:
             answer.set_result(Refusal(Reason.BUSY))
-        elif self._away_since is not None and loop.time() - self._away_since > DOWN_SECONDS_MAX:
-            answer.set_result(Refusal(Reason.AWAY))
+        elif self._is_long_away(loop.time()) and self._in_flight:
+            answer.set_result(Refusal(Reason.AWAY))  # somebody else's letter is knocking already
         else:
-            self._queue.append(Letter(stream, command, deadline, answer))
+            letter = Letter(stream, command, deadline, answer)
+            self._queue.append(letter)
+            self._waiting.append(letter)
+            if self._expiry is None:
+                self._expiry = loop.call_later(EXPIRY_SECONDS, self._expire)
             self._dispatch()
         return answer
+
+    def _is_long_away(self, now: float) -> bool:
+        return self._away_since is not None and now - self._away_since > DOWN_SECONDS_MAX
+
+    def _expire(self) -> None:
+        """Nobody waits beyond his deadline, whatever the shard is doing: what was sent is then unknown."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        while self._waiting and (self._waiting[0].answer.done() or self._waiting[0].deadline <= now):
+            letter = self._waiting.popleft()
+            if not letter.answer.done():
+                letter.answer.set_result(UNKNOWN if letter.sent else Refusal(Reason.TOO_LATE))
+        self._expiry = loop.call_later(EXPIRY_SECONDS, self._expire) if self._waiting else None
 
     async def close(self) -> None:
         while self._deliveries:

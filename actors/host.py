@@ -63,12 +63,16 @@ class Host:
         command = work.command
         if isinstance(command, s.HoldSeat):
             work.reply = Refusal(reason)
-            event = s.SeatReleased(command.appointment_id, "lost_claim")
+            entry = enact(
+                self.state, self.key, s.SeatReleased(command.appointment_id, "lost_claim"), work.now
+            )
+            # It never had a row or a claim; what bears its id belongs to whoever won.
+            entry.change, entry.drops = None, ()
         else:
             assert isinstance(command, s.ConfirmAppointment)
             work.reply = Refusal(Reason.HOLD_EXPIRED)
-            event = s.SeatReleased(command.appointment_id, "expired")
-        return [enact(self.state, self.key, event, work.now)]
+            entry = enact(self.state, self.key, s.SeatReleased(command.appointment_id, "expired"), work.now)
+        return [entry]
 
     def _answer(self, command: s.Command) -> s.Answer:
         if isinstance(command, s.HoldSeat | s.ConfirmAppointment | s.CancelAppointment):

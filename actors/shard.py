@@ -12,7 +12,7 @@ from actors.host import Host
 from actors.metrics import ShardMetrics, watch_lag
 from actors.timers import Timers
 from engine.domain import schedule as s
-from engine.domain.eligibility import DepartmentRule, Facts, check
+from engine.domain.eligibility import DepartmentRule, check
 from engine.domain.ids import ScheduleKey
 from engine.domain.limits import SHARD_MAILBOX_MAX
 from engine.domain.policy import Policy
@@ -175,7 +175,7 @@ class Shard:
 
     async def _eligible(self, asks: list[Ask]) -> dict[int, Refusal]:
         """Who may not have what he asks for. One query for the whole batch; retries are not asked about."""
-        numbers: list[int] = []
+        asked: list[tuple[int, date, DepartmentRule]] = []
         questions: list[Question] = []
         for number, (stream, _, command) in enumerate(asks):
             host = self._hosts.get(stream)
@@ -184,28 +184,26 @@ class Shard:
             slot = host.state.slots.get(command.clock)
             if slot is None:
                 continue
-            day, time = s.claims_wanted(slot, command.patient_id, command.appointment_id, host.key.day, None)
-            numbers.append(number)
+            day_claim, time_claim = s.claims_wanted(
+                slot, command.patient_id, command.appointment_id, host.key.day, None
+            )
+            rule = self._rules.get(slot.session.department_id, _NO_RULE)
+            asked.append((number, date.fromisoformat(host.key.day), rule))
             questions.append(
-                Question(command.appointment_id, command.patient_id, command.account_id, day, time)
+                Question(
+                    command.appointment_id, command.patient_id, command.account_id, day_claim, time_claim
+                )
             )
         if not questions:
             return {}
         now = self._now()
         refused = {}
-        for number, facts in zip(numbers, await self._reads.facts(questions), strict=True):
-            refusal = self._check(asks[number], facts, now)
+        found = await self._reads.facts(questions)
+        for (number, day, rule), facts in zip(asked, found, strict=True):
+            refusal = check(facts, rule, self._policy, day, now)
             if refusal is not None:
                 refused[number] = refusal
         return refused
-
-    def _check(self, ask: Ask, facts: Facts, now: int) -> Refusal | None:
-        stream, _, command = ask
-        assert isinstance(command, s.HoldSeat)
-        host = self._hosts[stream]
-        department = host.state.slots[command.clock].session.department_id
-        rule = self._rules.get(department, _NO_RULE)
-        return check(facts, rule, self._policy, date.fromisoformat(host.key.day), now)
 
     def _flushed(self, flushed: Flushed) -> None:
         remaining: dict[str, int] = {}

@@ -1,7 +1,6 @@
 """What runs in a shard's process: nothing at first (a standby), then the shards that are assigned to it."""
 
 import asyncio
-import gc
 import logging
 import os
 from pathlib import Path
@@ -11,6 +10,7 @@ import asyncpg
 from prometheus_client.core import Metric
 
 from actors.clock import DatabaseClock
+from actors.memory import settle_memory
 from actors.metrics import samples
 from actors.shard import Shard
 from engine import logs
@@ -83,8 +83,7 @@ class ShardProcess:
         )
         await shard.start()
         self._serving[shard_id] = shard
-        gc.collect()
-        gc.freeze()  # what is here now stays: the collector need not walk it again and again
+        settle_memory()
 
     async def ask(self, shard_id: int, packed: bytes) -> bytes | None:
         """None: the shard is not here."""

@@ -10,6 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from actors.metrics import exposition, samples
+from engine.domain.limits import BODY_BYTES_MAX
 from web import keys
 from web.openapi import api
 from web.patient import appointments, catalog, patients, sessions  # noqa: F401  (they declare their routes)
@@ -19,7 +20,8 @@ READY_SECONDS_MAX: Final = 1.0
 
 def make_app() -> web.Application:
     """Without what handlers need: see web/keys.py; web/gateway.py fills it in."""
-    app = web.Application(middlewares=[measured])
+    app = web.Application(middlewares=[measured], client_max_size=BODY_BYTES_MAX)
+    app[keys.ALTERNATIVES] = {}
     api.setup(app)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
@@ -32,7 +34,7 @@ async def measured(request: web.Request, handler: Handler) -> web.StreamResponse
     started = time.perf_counter()
     response = await handler(request)
     resource = request.match_info.route.resource
-    route = "none" if resource is None else resource.canonical
+    route = "none" if resource is None else f"{request.method} {resource.canonical}"
     counted = request.app[keys.METRICS]
     counted.count(route, response.status)
     counted.seconds.labels(route).observe(time.perf_counter() - started)

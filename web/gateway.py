@@ -1,7 +1,6 @@
 """One HTTP process: reads from its own memory, sends writes to the shards."""
 
 import asyncio
-import gc
 import logging
 import socket
 from dataclasses import dataclass
@@ -15,9 +14,11 @@ from prometheus_client.core import Metric
 from actors.cluster import Lines
 from actors.directory import Directory, ShardAway, shard_of
 from actors.feed import Changes
+from actors.memory import settle_memory
 from actors.metrics import GatewayMetrics, samples, watch_lag
 from engine import logs
 from engine.database import DatabaseFailed, connect
+from engine.domain.limits import ANSWER_MS_MAX
 from engine.records.appointments import seats_taken
 from engine.records.catalog import load_catalog, load_schedules
 from engine.settings import Settings
@@ -33,6 +34,7 @@ from web.patient.express import HoldLane
 log = logging.getLogger(__name__)
 
 READ_CONNECTIONS = 4
+READ_SECONDS_MAX = ANSWER_MS_MAX / 1000  # a database that hangs must not hold a patient's request
 RETRY_SECONDS = 0.2
 CLOSE_SECONDS_MAX = 5.0
 
@@ -61,7 +63,13 @@ class HttpGateway:
         config = self._config
         settings = config.settings
         self._lines = lines
-        self._pool = await asyncpg.create_pool(config.database_url, min_size=1, max_size=READ_CONNECTIONS)
+        self._pool = await asyncpg.create_pool(
+            config.database_url,
+            min_size=1,
+            max_size=READ_CONNECTIONS,
+            timeout=READ_SECONDS_MAX,
+            command_timeout=READ_SECONDS_MAX,
+        )
         async with self._pool.acquire() as connection:
             catalog = await load_catalog(connection)
             self._availability = Availability(catalog, [])
@@ -94,9 +102,7 @@ class HttpGateway:
             asyncio.create_task(self._listen_for_catalogs()),
             asyncio.create_task(watch_lag(self._metrics.lag)),
         ]
-        # What is here now stays: the collector need not walk the catalog again and again.
-        gc.collect()
-        gc.freeze()
+        settle_memory()
         self._health.is_serving = True
         host, port = listening.getsockname()[:2]
         return f"http://{host}:{port}"

@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass
 from typing import Self
 
-_SLOT = re.compile(r"([A-Za-z0-9_.]{1,32})-(\d{4})(\d{2})(\d{2})-([01]\d|2[0-3])(00|30)")
-_SCHEDULE = re.compile(r"([A-Za-z0-9_.]{1,32})-(\d{4})(\d{2})(\d{2})")
+_SLOT = re.compile(r"([A-Za-z0-9_.]{1,32})-(\d{4})(\d{2})(\d{2})-([01]\d|2[0-3])(00|30)", re.ASCII)
+_SCHEDULE = re.compile(r"([A-Za-z0-9_.]{1,32})-(\d{4})(\d{2})(\d{2})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

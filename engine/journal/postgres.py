@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final
 
@@ -131,6 +132,16 @@ class PostgresJournal:
         """
         losers = rivals(entries)
         lost = {id(entry) for entry, _ in losers}
+        ids = [e.row.id.hex() for e in entries if e.row is not None and id(e) not in lost]
+        known = {
+            row["id"].bytes
+            for row in await self._write.fetch("select id from appointment where id = any ($1::uuid[])", ids)
+        }
+        # Whoever's id is taken asks for no claim: the claims under that id are the other one's.
+        for entry in entries:
+            if id(entry) not in lost and entry.row is not None and entry.row.id in known:
+                losers.append((entry, Reason.KEY_REUSED))
+                lost.add(id(entry))
         kept = [e for e in entries if id(e) not in lost]
         writes = fold(kept)
         await self._write.execute(_DROP, *_columns(writes.drops.values(), _DROPPED))
@@ -138,21 +149,15 @@ class PostgresJournal:
             (row["scope"], row["key"]): row["owner"].bytes
             for row in await self._write.fetch(_CLAIM, *_claims(writes))
         }
-        ids = [entry.row.id.hex() for entry in kept if entry.row is not None]
-        known = {
-            row["id"].bytes
-            for row in await self._write.fetch("select id from appointment where id = any ($1::uuid[])", ids)
-        }
         for entry in kept:
-            is_used = entry.row is not None and entry.row.id in known
             # What the same batch gives back again is not asked for.
             failed = [
                 c
                 for c in entry.gains
                 if (c.scope, c.key) in writes.gains and won.get((c.scope, c.key)) != c.owner
             ]
-            if is_used or failed:
-                losers.append((entry, Reason.KEY_REUSED if is_used else LOST_CLAIM[failed[0].scope]))
+            if failed:
+                losers.append((entry, LOST_CLAIM[failed[0].scope]))
                 mine = [c for c in entry.gains if c not in failed]
                 await self._write.execute(_DROP, *_columns(mine, _DROPPED))
         return losers
@@ -225,5 +230,7 @@ def _claims(writes: Writes) -> list[list[Any]]:
     return [*_columns(claims, _DROPPED), expiries]
 
 
+@lru_cache(maxsize=4_096)
 def _time(ms: int) -> datetime:
+    """Kept, because a batch is full of equal times."""
     return _EPOCH + timedelta(milliseconds=ms)

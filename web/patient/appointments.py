@@ -5,6 +5,7 @@ nothing was done, and a new attempt takes a new key.
 """
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 from uuid import UUID
@@ -23,6 +24,7 @@ from web import keys
 from web.errors import Fault, Problem, refused
 from web.openapi import api
 from web.patient.bodies import (
+    AlternativeAnswer,
     AppointmentAnswer,
     AppointmentsAnswer,
     AppointmentsQuery,
@@ -46,6 +48,8 @@ WORDS: Final[dict[int, StatusWord]] = {
     s.Status.WAITLIST: "waitlist",
 }
 _NUMBERS: Final = {word: int(status) for status, word in WORDS.items()}
+ALTERNATIVES_SECONDS: Final = 0.25
+ALTERNATIVES_KEPT_MAX: Final = 1_024
 _SLOT: Final = timedelta(minutes=SLOT_MINUTES)
 _OVERLOAD: Final[list[Reason | Fault]] = [
     Reason.BUSY,
@@ -249,11 +253,19 @@ async def _find(app: web.Application, wanted: UUID, account_id: bytes) -> Appoin
     return found
 
 
-def _alternatives(app: web.Application, slot_id: str) -> list[object]:
-    availability = app[keys.AVAILABILITY]
-    now = int(datetime.now(UTC).timestamp() * 1000)
-    zone = app[keys.ZONE]
-    return [alternative(availability, slot, zone) for slot in availability.alternatives(slot_id, now)]
+def _alternatives(app: web.Application, slot_id: str) -> list[AlternativeAnswer]:
+    """Worked out once in a while for each slot: in a rush thousands are refused the same one."""
+    now = time.monotonic()
+    kept = app[keys.ALTERNATIVES]
+    found = kept.get(slot_id)
+    if found is None or found[0] < now:
+        if len(kept) >= ALTERNATIVES_KEPT_MAX:
+            kept.clear()
+        availability, zone = app[keys.AVAILABILITY], app[keys.ZONE]
+        ranked = availability.alternatives(slot_id, int(time.time() * 1000))
+        found = (now + ALTERNATIVES_SECONDS, [alternative(availability, slot, zone) for slot in ranked])
+        kept[slot_id] = found
+    return found[1]
 
 
 def _described(app: web.Application, found: AppointmentRecord) -> AppointmentAnswer:

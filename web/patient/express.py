@@ -34,7 +34,8 @@ class HoldLane:
         self._app = app
         self._tokens = app[keys.TOKENS]
         self._metrics = app[keys.METRICS]
-        self._seconds = self._metrics.seconds.labels(self.path)
+        self._route = f"{self.method} {self.path}"
+        self._seconds = self._metrics.seconds.labels(self._route)
 
     def serve(self, message: RawRequestMessage, body: bytes, finish: Callable[[bytes], None]) -> None:
         started = time.perf_counter()
@@ -80,7 +81,7 @@ class HoldLane:
             headers, body = result.rendered(accept_language, self._app[keys.ZONE])
         else:
             status, headers, body = 201, PRIVATE_HEADERS, result
-        self._metrics.count(self.path, status)
+        self._metrics.count(self._route, status)
         self._seconds.observe(time.perf_counter() - started)
         finish(answer(status, headers, body))
 
