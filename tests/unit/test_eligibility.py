@@ -1,0 +1,108 @@
+"""Who may book: the guards in the order in which `check` has them."""
+
+from dataclasses import replace
+from datetime import date
+
+import pytest
+
+from engine.domain.eligibility import NOBODY, DepartmentRule, Facts, check, full_years
+from engine.domain.policy import Policy
+from engine.domain.refusal import Reason, Refusal
+
+NOW = 1_000_000
+DAY = date(2026, 11, 24)
+POLICY = Policy(active_appointments_max=3, account_holds_max=2)
+OWNER = b"\xaa" * 16
+
+# Everything is wrong with this one; each line below mends the guard before it, so the next one speaks.
+WRONG = Facts(
+    is_of_account=False,
+    birth_date=date(2010, 11, 25),
+    sex="male",
+    blocked_until=NOW + 1,
+    active_appointments=3,
+    account_holds=2,
+    key_used_elsewhere=True,
+    department_day_owner=OWNER,
+    time_owner=OWNER,
+)
+RULE = DepartmentRule(sex="female", age_min=18, age_max=60)
+MENDED = [
+    ("is_of_account", True),
+    ("key_used_elsewhere", False),
+    ("blocked_until", NOW),
+    ("department_day_owner", None),
+    ("time_owner", None),
+    ("active_appointments", 2),
+    ("account_holds", 1),
+    ("sex", "female"),
+    ("birth_date", date(2008, 11, 24)),
+]
+IN_THE_WAY = {"appointment_id": OWNER.hex()}
+EXPECTED: list[Refusal | None] = [
+    Refusal(Reason.NOT_ELIGIBLE, {"rule": "patient_of_another_account"}),
+    Refusal(Reason.KEY_REUSED),
+    Refusal(Reason.NOT_ELIGIBLE, {"rule": "blocked", "until": NOW + 1}),
+    Refusal(Reason.ALREADY_BOOKED, IN_THE_WAY),
+    Refusal(Reason.TIME_CONFLICT, IN_THE_WAY),
+    Refusal(Reason.NOT_ELIGIBLE, {"rule": "active_appointments_max", "limit": 3}),
+    Refusal(Reason.NOT_ELIGIBLE, {"rule": "account_holds_max", "limit": 2}),
+    Refusal(Reason.NOT_ELIGIBLE, {"rule": "department_sex"}),
+    Refusal(Reason.NOT_ELIGIBLE, {"rule": "department_age", "limit": 18}),
+    None,
+]
+
+
+@pytest.mark.parametrize("mended", range(len(MENDED) + 1))
+def test_the_guards_speak_in_their_order(mended: int) -> None:
+    facts = replace(WRONG, **dict(MENDED[:mended]))  # type: ignore[arg-type]
+    assert check(facts, RULE, POLICY, DAY, NOW) == EXPECTED[mended]
+
+
+@pytest.mark.parametrize("broken", range(len(MENDED)))
+def test_each_guard_refuses_alone(broken: int) -> None:
+    name, _ = MENDED[broken]
+    facts = replace(WRONG, **{**dict(MENDED), name: getattr(WRONG, name)})  # type: ignore[arg-type]
+    assert check(facts, RULE, POLICY, DAY, NOW) == EXPECTED[broken]
+
+
+GOOD = Facts(is_of_account=True, birth_date=date(1990, 1, 1), sex="male")
+
+
+def test_nobody_is_a_patient_of_another_account() -> None:
+    assert check(NOBODY, DepartmentRule(), POLICY, DAY, NOW) == EXPECTED[0]
+
+
+@pytest.mark.parametrize(
+    ("birth_date", "refused"),
+    [
+        (date(2012, 11, 24), False),  # 14 today
+        (date(2012, 11, 23), False),
+        (date(2011, 11, 25), False),  # 15 tomorrow
+        (date(2011, 11, 24), True),  # 15 today
+        (None, False),
+    ],
+)
+def test_paediatrics_sees_children_up_to_and_including_14(birth_date: date | None, refused: bool) -> None:
+    facts = replace(GOOD, birth_date=birth_date)
+    expected = Refusal(Reason.NOT_ELIGIBLE, {"rule": "department_age", "limit": 14}) if refused else None
+    assert check(facts, DepartmentRule(age_max=14), POLICY, DAY, NOW) == expected
+
+
+def test_what_is_not_known_of_a_patient_is_not_held_against_him() -> None:
+    unknown = Facts(is_of_account=True)
+    assert check(unknown, DepartmentRule(sex="female", age_min=18, age_max=60), POLICY, DAY, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("born", "day", "years"),
+    [
+        (date(2000, 2, 29), date(2018, 2, 28), 17),
+        (date(2000, 2, 29), date(2018, 3, 1), 18),
+        (date(2000, 2, 29), date(2020, 2, 29), 20),
+        (date(2026, 11, 24), date(2026, 11, 24), 0),
+        (date(1999, 12, 31), date(2000, 1, 1), 0),
+    ],
+)
+def test_age_is_in_full_years(born: date, day: date, years: int) -> None:
+    assert full_years(born, day) == years
