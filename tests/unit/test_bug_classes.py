@@ -398,7 +398,7 @@ BUGS = [
     Bug(
         "stale cache says sold out",
         "HI",
-        stale_cache_says_sold_out,
+        stale_cache,
         whoever_reads_the_feed_knows_what_is_free,
     ),
     Bug(
