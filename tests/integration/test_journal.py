@@ -290,6 +290,25 @@ async def test_cancelling_gives_the_claim_back(world: World) -> None:
     await check(world, left, right)
 
 
+async def test_one_id_on_two_schedules_of_two_shards_is_one_appointment(world: World) -> None:
+    left, right = await two_shards(world)
+    [first] = await left.ask(ONE, hold(uid("same"), ANN))
+    assert isinstance(first, s.Answer)
+    before = await world.appointments(), await world.claims()
+    assert await right.ask(TWO, hold(uid("same"), BOB, "0830")) == [Refusal(Reason.KEY_REUSED)]
+    assert (await world.appointments(), await world.claims()) == before, "the first one was touched"
+    await check(world, left, right)
+
+
+async def test_one_id_of_one_patient_on_two_shards_keeps_the_first_ones_claims(world: World) -> None:
+    left, right = await two_shards(world)
+    await left.ask(ONE, hold(uid("same"), ANN), confirm(uid("same")))
+    before = await world.appointments(), await world.claims()
+    assert await right.ask(TWO, hold(uid("same"), ANN)) == [Refusal(Reason.KEY_REUSED)]
+    assert (await world.appointments(), await world.claims()) == before, "the first one was touched"
+    await check(world, left, right)
+
+
 # Within one batch.
 
 
@@ -300,6 +319,15 @@ async def test_of_rivals_in_one_batch_the_first_wins(world: World) -> None:
     a, b, c = await desk.settle(first, second, third)
     assert isinstance(a, s.Answer) and isinstance(c, s.Answer)
     assert b == Refusal(Reason.ALREADY_BOOKED)
+    await check(world, desk)
+
+
+async def test_one_id_on_two_schedules_in_one_batch_is_one_appointment(world: World) -> None:
+    desk = await Desk.open(world, 0, ONE, TWO)
+    first, second = desk.submit(ONE, hold(uid("same"), ANN)), desk.submit(TWO, hold(uid("same"), BOB, "0830"))
+    a, b = await desk.settle(first, second)
+    assert isinstance(a, s.Answer) and b == Refusal(Reason.KEY_REUSED)
+    assert (await world.appointments())[uid("same")].status == s.Status.PENDING
     await check(world, desk)
 
 

@@ -308,6 +308,23 @@ async def swept(served: Served) -> None:
 # The catalog changes while a message is being served.
 
 
+async def test_a_message_survives_that_its_days_are_read_anew_meanwhile(
+    world: PostgresWorld, served: Served
+) -> None:
+    reads = served.shard._reads
+    question = reads.facts
+
+    async def facts(questions):  # noqa: ANN001, ANN202
+        found = await question(questions)
+        await served.shard.forget_the_unopened()
+        reads.facts = question
+        return found
+
+    reads.facts = facts
+    [answer] = await served.ask(FAMOUS, hold_of(1))
+    assert isinstance(answer, s.Answer)
+
+
 # Bounds.
 
 

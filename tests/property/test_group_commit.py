@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.domain import schedule as s
@@ -35,7 +35,7 @@ from tests.support.stores import (
     tell,
     uid,
 )
-from tests.support.virtual_time import virtual
+from tests.support.virtual_time import run, virtual
 
 NOW = 1_800_000_000_000
 DOCTORS = [doctor(1), doctor(2)]  # one department: what one gives, the other may lose
@@ -271,6 +271,20 @@ async def fail(history: list[Step], more: list[Step], fails: str) -> None:
         if appointment in client.told:
             assert isinstance(one, s.Answer)
     await audit(world, list(fresh.hosts.values()), [0])
+
+
+@brisk
+@given(
+    st.lists(steps, max_size=8),
+    st.lists(steps, min_size=1, max_size=12),
+    st.sampled_from(["before", "after"]),
+)
+def test_a_failed_write_ends_the_process_and_answers_nobody(
+    history: list[Step], more: list[Step], fails: str
+) -> None:
+    # What was told before the failure stays true; time stands still, so that no hold ends on the way.
+    still = [Step(x.doctor, x.action, x.clock, x.patient, x.which, x.pause_ms, 0) for x in (*history, *more)]
+    run(fail(still[: len(history)], still[len(history) :], fails))
 
 
 @virtual
