@@ -794,6 +794,16 @@ def test_a_body_of_20_kilobytes_is_too_large(world: World) -> None:
         assert wire.ask(wanted.head()).status == 413
 
 
+@pytest.mark.parametrize("size", [16 * 1024 - 1, 16 * 1024, 16 * 1024 + 1])
+def test_the_bound_of_a_body_is_one_both_ways(world: World, size: int) -> None:
+    person = world.person()
+    body = json.dumps({"slot_id": world.free_slot(), "patient_id": person.patient_id}).encode()
+    wanted = request(person.token, "k", body.ljust(size))
+    answer = express(world, wanted)
+    assert answer.told == usual(world, wanted).told
+    assert answer.status == (201 if size <= 16 * 1024 else 413)
+
+
 def test_a_very_long_header_is_refused(world: World) -> None:
     wanted = world.good()
     refused(world, wanted.encoded(("X-Long", "x" * 40_000)), 400, "malformed_request")
