@@ -259,6 +259,18 @@ async def test_a_claim_that_ended_gives_way_and_a_live_one_does_not(world: World
     await check(world, left, right)
 
 
+async def test_an_ended_claim_gives_way_also_where_another_is_lost(world: World) -> None:
+    """The slower way, by which a batch is written in which somebody loses, has the same rules."""
+    left, right = await two_shards(world)
+    long_ago = world.clock() - HOUR // 2
+    await left.ask(ONE, hold(uid("ended"), ANN, seconds=60), now=long_ago)
+    await left.ask(ONE, hold(uid("live"), BOB, seconds=900))
+    lost, taken = await right.ask(TWO, hold(uid("b"), BOB), hold(uid("a"), ANN))
+    assert lost == Refusal(Reason.ALREADY_BOOKED)
+    assert isinstance(taken, s.Answer)
+    await check(world, left, right)
+
+
 async def test_confirming_after_the_claim_was_taken_over_gives_the_seat_back(world: World) -> None:
     left, right = await two_shards(world)
     long_ago = world.clock() - HOUR // 2

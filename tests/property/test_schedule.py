@@ -88,12 +88,12 @@ class Day(RuleBasedStateMachine):
         self.now += step
 
     @precondition(lambda self: self.schedule.holds)
-    @rule(early=st.booleans())
-    def time_passes_to_the_next_expiry(self, early: bool) -> None:
+    @rule(early=st.booleans(), appointment=st.sampled_from(IDS), patient=st.sampled_from(PATIENTS))
+    def somebody_wants_the_next_seat_to_expire(self, early: bool, appointment: bytes, patient: bytes) -> None:
         """To the very millisecond, or the one before: that is where mistakes are."""
-        ends = s.next_expiry(self.schedule)
-        assert ends is not None
+        ends, first = min((until, a) for a, until in self.schedule.holds.items())
         self.now = max(self.now, ends - early)
+        self.ask_for(appointment, self.schedule.appointments[first].clock, patient, ACCOUNTS[0], 60)
 
     @rule(
         appointment=st.sampled_from(IDS),
@@ -103,16 +103,21 @@ class Day(RuleBasedStateMachine):
         seconds=st.sampled_from([1, 60, 900, 3600, 10**6]),
     )
     def hold(self, appointment: bytes, clock: str, patient: bytes, account: bytes, seconds: int) -> None:
+        self.ask_for(appointment, clock, patient, account, seconds)
+
+    def ask_for(self, appointment: bytes, clock: str, patient: bytes, account: bytes, seconds: int) -> None:
         known = self.schedule.appointments.get(appointment)
         slot = self.schedule.slots.get(clock)
-        really_free = 0
+        really_free: set[int] = set()
         if slot is not None:
             ended = [
                 a
                 for a, until in self.schedule.holds.items()
                 if until <= self.now and self.schedule.appointments[a].clock == clock
             ]
-            really_free = s.remaining(slot) + len(ended)
+            really_free = {seat for seat in range(slot.capacity) if not slot.taken >> seat & 1}
+            was_full = not really_free
+            really_free |= {self.schedule.appointments[a].seat for a in ended}
         active = [
             a
             for a, x in self.schedule.appointments.items()
@@ -132,10 +137,13 @@ class Day(RuleBasedStateMachine):
             assert outcome == Refusal(Reason.SLOT_PAST)
         elif active:
             assert isinstance(outcome, Refusal) and outcome.reason is Reason.ALREADY_BOOKED
-        elif really_free == 0:
+        elif not really_free:
             assert outcome == Refusal(Reason.SLOT_FULL)
         else:
-            assert not isinstance(outcome, Refusal), f"refused {outcome} with {really_free} seats free"
+            assert not isinstance(outcome, Refusal), f"refused {outcome} with {really_free} free"
+            if was_full:
+                seat = self.schedule.appointments[appointment].seat
+                assert seat == min(really_free), "not the lowest free number"
         if not isinstance(outcome, Refusal):
             answer = s.answer(self.schedule, appointment)
             first = self.answers.setdefault(appointment, answer)
@@ -232,3 +240,13 @@ Day.TestCase.settings = settings(
     print_blob=True,
 )
 TestDay = Day.TestCase
+
+
+def test_of_several_ended_holds_the_lowest_number_is_given() -> None:
+    plan = (Session("morning", "cardio", "expert", None, 5000, (PlannedSlot("0800", START + HALF_HOUR, 3),)),)
+    schedule = s.replay([s.ScheduleOpened(plan)])
+    for n in range(3):
+        [held] = s.decide(schedule, s.HoldSeat(IDS[n], "0800", PATIENTS[n], ACCOUNTS[0], 60), START)
+        s.apply(schedule, held)
+    outcome = s.decide(schedule, s.HoldSeat(IDS[3], "0800", PATIENTS[3], ACCOUNTS[0], 60), START + 60_000)
+    assert isinstance(outcome[-1], s.SeatHeld) and outcome[-1].seat == 0
