@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 READ_CONNECTIONS = 4
 READ_SECONDS_MAX = ANSWER_MS_MAX / 1000  # a database that hangs must not hold a patient's request
 RETRY_SECONDS = 0.2
+FEED_PAUSE_SECONDS = 0.1  # what changes meanwhile comes merged; nobody sees a tenth of a second
 CLOSE_SECONDS_MAX = 5.0
 
 
@@ -132,6 +133,8 @@ class HttpGateway:
                 else:
                     self._availability.change(changes.remaining, changes.seq)
                     self._positions[shard_id] = (changes.epoch, changes.seq)
+                    if changes.remaining:
+                        await asyncio.sleep(FEED_PAUSE_SECONDS)
             except ShardAway:
                 await asyncio.sleep(RETRY_SECONDS)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:

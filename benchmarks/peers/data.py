@@ -79,7 +79,8 @@ async def open_schedules(connection: asyncpg.Connection, prefix: str, doctors: i
             [(i,) for i in ids],
         )
         await connection.executemany(
-            "insert into schedule (id, practitioner_id, day, plan, opened) values ($1, $2, $3, $4::jsonb, true)",
+            "insert into schedule (id, practitioner_id, day, plan, opened)"
+            " values ($1, $2, $3, $4::jsonb, true)",
             [(f"{i}-{day:%Y%m%d}", i, day, plan.decode()) for i in ids],
         )
         version = await connection.fetchval(

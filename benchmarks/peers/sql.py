@@ -25,7 +25,8 @@ create table if not exists peer_slot (
 
 FILL = """
 insert into peer_slot (id, department_id, starts_at, capacity)
-select s.id || '-' || (slot ->> 0), session ->> 1, to_timestamp((slot ->> 1)::bigint / 1000.0), (slot ->> 2)::int
+select s.id || '-' || (slot ->> 0), session ->> 1, to_timestamp((slot ->> 1)::bigint / 1000.0),
+       (slot ->> 2)::int
   from schedule s, jsonb_array_elements(s.plan) session, jsonb_array_elements(session -> 5) slot
 on conflict do nothing
 """
