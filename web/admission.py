@@ -12,9 +12,17 @@ class Admission:
         self._admitted = 0
         admitted.set_function(lambda: self._admitted)
 
+    @property
+    def is_full(self) -> bool:
+        return self._admitted >= self._limit
+
+    def count_shed(self) -> None:
+        """One refused before it was even read."""
+        self._shed.inc()
+
     def enter(self) -> bool:
         """False: full, and counted as shed. True: pair it with one `leave`."""
-        if self._admitted >= self._limit:
+        if self.is_full:
             self._shed.inc()
             return False
         self._admitted += 1

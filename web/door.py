@@ -29,6 +29,13 @@ class Lane(Protocol):
     method: str
     path: str
 
+    def shed(self, data: bytes) -> bytes | None:
+        """The refusal, where too many are under way and this is one whole request of this lane; else None.
+
+        Asked before anything is parsed: under three times the load that can be served, what is refused must
+        cost next to nothing, or nobody is served at all.
+        """
+
     def serve(self, message: RawRequestMessage, body: bytes, finish: Callable[[bytes], None]) -> None:
         """Calls `finish` once, now or later, with the whole answer: see `answer`."""
 
@@ -77,6 +84,10 @@ class _Connection(RequestHandler):
         waiter = self._waiter
         if self.lane is None or waiter is None or waiter.done() or self._messages:
             super().data_received(data)
+            return
+        refusal = self.lane.shed(data)
+        if refusal is not None and self.transport is not None:
+            self.transport.write(refusal)
             return
         self._waiter = None  # so that nobody wakes before we have looked
         try:

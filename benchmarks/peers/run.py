@@ -19,7 +19,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
@@ -59,7 +59,7 @@ class Bench:
         self._url = url
         self._seconds = seconds
         self._runs = 0
-        self._day = date.today() + timedelta(days=2)
+        self._day = datetime.now(UTC).date() + timedelta(days=2)
         self.rows: list[Row] = []
 
     async def prepare(self, connection: asyncpg.Connection) -> None:
@@ -222,7 +222,7 @@ async def weigh(bench: Bench, connection: asyncpg.Connection) -> None:
     async with bench.ours() as (_, pid):
         await asyncio.sleep(3.0)
         empty = weight_mib(descendants(pid))
-    day = date.today() + timedelta(days=40)
+    day = datetime.now(UTC).date() + timedelta(days=40)
     slots: list[str] = []
     for number in range(MEMORY_DAYS):
         slots += await data.open_schedules(connection, "W", MEMORY_DOCTORS, day + timedelta(days=number))

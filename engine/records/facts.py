@@ -18,9 +18,9 @@ class Question:
     time: Claim
 
 
-# Sub-selects and laterals, not joins and not EXISTS, and a status that no partial index can serve: so each is one
-# look-up in the one index that fits, even where the plan was made while the tables were empty. (A join became a
-# scan of all patients, EXISTS a hash of all appointments: five times the time at 20,000 rows, and growing.)
+# Sub-selects and laterals, not joins and not EXISTS, and a status that no partial index can serve: so each is
+# one look-up in the one index that fits, even where the plan was made while the tables were empty. (A join
+# became a scan of all patients, EXISTS a hash of all appointments: five times the time at 20,000 rows.)
 _FACTS: Final = """
 select q.n,
        ap.account_id is not null as is_of_account,

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from aiohttp.http_parser import RawRequestMessage
 from pydantic import TypeAdapter
 
 from actors.directory import Outcome
+from engine.domain.refusal import Reason
 from web import keys
 from web.door import answer
 from web.errors import Fault, Problem
@@ -23,6 +25,12 @@ from web.patient.bodies import HoldBody
 
 log = logging.getLogger(__name__)
 
+_LINE: Final = b"POST /api/v1/appointments HTTP/1.1\r\n"
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*(?=\r\n)", re.IGNORECASE)
+_UNUSUAL: Final = re.compile(
+    rb"\r\n(?:connection:(?![ \t]*keep-alive[ \t]*\r)|expect:|transfer-encoding:|upgrade:)", re.IGNORECASE
+)
+_ENGLISH: Final = re.compile(rb"\r\naccept-language:[ \t]*en", re.IGNORECASE)
 _BODY_OF: Final = TypeAdapter(HoldBody).validator.validate_json
 
 
@@ -34,8 +42,24 @@ class HoldLane:
         self._app = app
         self._tokens = app[keys.TOKENS]
         self._metrics = app[keys.METRICS]
+        self._admission = app[keys.ADMISSION]
+        self._busy = {
+            language: answer(503, *Problem(Reason.BUSY).rendered(language, app[keys.ZONE]))
+            for language in ("en", "zh")
+        }
         self._route = f"{self.method} {self.path}"
         self._seconds = self._metrics.seconds.labels(self._route)
+
+    def shed(self, data: bytes) -> bytes | None:
+        if not self._admission.is_full or not data.startswith(_LINE):
+            return None
+        head = data.find(b"\r\n\r\n") + 4
+        length = _LENGTH.findall(data, 0, head)
+        if len(length) != 1 or head + int(length[0]) != len(data) or _UNUSUAL.search(data, 0, head):
+            return None
+        self._admission.count_shed()
+        self._metrics.count(self._route, 503)
+        return self._busy["en" if _ENGLISH.search(data, 0, head) else "zh"]
 
     def serve(self, message: RawRequestMessage, body: bytes, finish: Callable[[bytes], None]) -> None:
         started = time.perf_counter()
