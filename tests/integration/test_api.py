@@ -1073,11 +1073,17 @@ def test_an_unpaid_hold_ends_by_itself_and_its_seat_goes_to_the_next(hasty: Hosp
     held = [person.hold(slot["id"], "k").good(201) for person in unpaid]
     ends = max(datetime.fromisoformat(each["pay_by"]) for each in held)
     assert timedelta(0) < ends - datetime.now(ZONE) < timedelta(seconds=2)
-    until(
-        lambda: hasty.slots(day["id"])[day["slots"].index(slot)]["remaining"] == slot["capacity"] - 1,
-        SETTLE_SECONDS_MAX,
-        "what nobody paid is free again",
-    )
+
+    def are_over() -> bool:
+        read = [person.read(each["id"]).good()["status"] for person, each in zip(unpaid, held, strict=True)]
+        return set(read) == {"cancelled"}
+
+    def remaining() -> int:
+        found: int = hasty.slots(day["id"])[day["slots"].index(slot)]["remaining"]
+        return found
+
+    until(are_over, SETTLE_SECONDS_MAX, "what nobody paid ends")
+    until(lambda: remaining() == slot["capacity"] - 1, FEED_SECONDS_MAX, "and is free again")
     for person, each in zip(unpaid, held, strict=True):
         read = person.read(each["id"]).good()
         assert (read["status"], read["reason"]) == ("cancelled", "expired")
