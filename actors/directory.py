@@ -51,6 +51,7 @@ class Letter:
     deadline: float
     answer: asyncio.Future[Outcome]
     sent: bool = False
+    doubtful: bool = False  # sent before, and no answer came: it may have been done
 
 
 class Directory:
@@ -138,6 +139,8 @@ class Courier:
                 try:
                     packed = await self._send(self._shard_id, pack_asks(asks))
                 except ShardAway:
+                    for letter in letters:
+                        letter.doubtful = True
                     if self._away_since is None:
                         self._away_since = loop.time()
                     await asyncio.sleep(pause * random.uniform(0.5, 1.0))
@@ -145,8 +148,11 @@ class Courier:
                     continue
                 self._away_since = None
                 for letter, reply in zip(letters, unpack_replies(packed), strict=True):
-                    if not letter.answer.done():
-                        letter.answer.set_result(reply)
+                    if letter.answer.done():
+                        continue
+                    refused = isinstance(reply, Refusal) and reply.reason in (Reason.BUSY, Reason.TOO_LATE)
+                    # It speaks of this attempt; of the one before nothing is known.
+                    letter.answer.set_result(UNKNOWN if refused and letter.doubtful else reply)
                 return
         finally:
             self._in_flight -= 1

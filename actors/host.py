@@ -10,13 +10,14 @@ from engine.journal.journal import Entry, Loaded, enact
 class Host:
     """A practitioner's day, alive. Not in one word more than its journal once `unsettled` reads 0."""
 
-    __slots__ = ("key", "last_used", "opening", "state", "unsettled", "version")
+    __slots__ = ("key", "last_used", "opening", "state", "ungranted", "unsettled", "version")
 
     def __init__(self, key: ScheduleKey, loaded: Loaded, now: int) -> None:
         self.key = key
         self.state = s.replay(loaded.events)
         self.version = len(loaded.events)
         self.unsettled = 0
+        self.ungranted: set[bytes] = set()  # appointments whose claims the next flush will decide
         self.last_used = now
         self.opening: list[Entry] = []
         if not loaded.events and loaded.plan is not None:
@@ -50,13 +51,24 @@ class Host:
         if isinstance(outcome, Refusal):
             work.reply = outcome
             return
+        if any(
+            isinstance(event, s.SeatBooked | s.SeatReleased) and event.appointment_id in self.ungranted
+            for event in outcome
+        ):
+            # Nothing is built on a claim that may still be lost. The flush that decides it comes first.
+            work.reply = None
+            return
         if outcome:
             work.entries = [
                 *self.opening,
                 *(enact(self.state, self.key, event, work.now) for event in outcome),
             ]
             self.opening = []
+            self.ungranted.update(claim.owner for entry in work.entries for claim in entry.gains)
         work.reply = self._answer(command)
+
+    def granted(self, work: Work) -> None:
+        self.ungranted.difference_update(claim.owner for entry in work.entries for claim in entry.gains)
 
     def undo(self, work: Work, reason: Reason) -> list[Entry]:
         """A number whose claim went to somebody else goes back, in the same transaction."""

@@ -37,8 +37,11 @@ class ShardMetrics:
         self.conservation_error = Gauge(
             "xinglin_conservation_error", "Seats in no state or in two; must read 0", registry=r
         )
-        self.slow_flushes = Counter(
-            "xinglin_lost_claim_flushes", "Transactions in which somebody lost a claim", registry=r
+        self.lost_claims = Counter(
+            "xinglin_lost_claims", "Numbers taken back because their claim went to somebody else", registry=r
+        )
+        self.fenced = Gauge(
+            "xinglin_fenced_writers", "Zombies of this shard that were kept from writing", registry=r
         )
         self.epoch = Gauge("xinglin_shard_epoch", "The epoch at which this shard writes", registry=r)
         self.lag = loop_lag(r)

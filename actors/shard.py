@@ -61,6 +61,8 @@ class Shard:
         self._hosts: dict[str, Host] = {}
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._mailbox = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._errors: dict[str, int] = {}
         self._sweep: list[str] = []
         self._timers = Timers(now)
@@ -74,6 +76,7 @@ class Shard:
         epoch = await self._journal.take_over()
         self.feed = Feed(epoch, await self._journal.last_seq())
         self.metrics.epoch.set(epoch)
+        self.metrics.fenced.set(await self._journal.fenced())
         self._rules = await self._reads.rules()
         for stream, ends in await self._reads.open_holds():
             if shard_of(stream, self._shards) == self._shard_id:
@@ -89,6 +92,7 @@ class Shard:
 
     async def stop(self) -> None:
         """Writes and answers what was taken in, then rests."""
+        await self._empty.wait()
         await self._commit.drain()
         for task in self._tasks:
             task.cancel()
@@ -100,10 +104,13 @@ class Shard:
         if self._mailbox + len(asks) > SHARD_MAILBOX_MAX:
             return pack_replies([Refusal(Reason.BUSY)] * len(asks))
         self._mailbox += len(asks)
+        self._empty.clear()
         try:
             return pack_replies(await self._serve(asks))
         finally:
             self._mailbox -= len(asks)
+            if not self._mailbox:
+                self._empty.set()
 
     async def changes(self, epoch: int, seq: int) -> bytes:
         """The feed of free seats, long-polled."""
@@ -119,8 +126,16 @@ class Shard:
     async def _serve(self, asks: list[Ask]) -> list[s.Answer | Refusal]:
         loop = asyncio.get_running_loop()
         arrived = loop.time()
-        await self._activate({stream for stream, _, _ in asks})
-        refused = await self._eligible(asks)
+        streams = {stream for stream, _, _ in asks}
+        while True:
+            await self._activate(streams)
+            hosts = {stream: self._hosts[stream] for stream in streams if stream in self._hosts}
+            if len(hosts) < len(streams):  # one went to rest while another was read
+                continue
+            refused = await self._eligible(asks, hosts)
+            # What was asked about these hosts holds for these hosts: from here to decide nobody awaits.
+            if all(self._hosts.get(stream) is host for stream, host in hosts.items()):
+                break
         waited = loop.time() - arrived
         self.metrics.mailbox_seconds.observe(waited)
         done: list[asyncio.Future[s.Answer | Refusal]] = []
@@ -130,24 +145,21 @@ class Shard:
             if waited * 1000 > ms_left:
                 answer.set_result(Refusal(Reason.TOO_LATE))
                 continue
-            await self._submit(stream, command, answer, refused.get(number))
+            self._submit(stream, command, answer, refused.get(number))
         replies = [await answer for answer in done]
         for (_, _, command), reply in zip(asks, replies, strict=True):
             outcome = reply.reason if isinstance(reply, Refusal) else "ok"
             self.metrics.commands.labels(type(command).__name__, outcome).inc()
         return replies
 
-    async def _submit(
+    def _submit(
         self,
         stream: str,
         command: s.Command,
         answer: asyncio.Future[s.Answer | Refusal],
         refused: Refusal | None = None,
     ) -> None:
-        host = self._hosts.get(stream)
-        while host is None:  # rested between its activation and now
-            await self._activate({stream})
-            host = self._hosts.get(stream)
+        host = self._hosts[stream]
         now = self._now()
         host.last_used = now
         self._commit.submit(Work(host, command, now, answer, refused))
@@ -173,13 +185,13 @@ class Shard:
             for stream in streams:
                 del self._loading[stream]
 
-    async def _eligible(self, asks: list[Ask]) -> dict[int, Refusal]:
+    async def _eligible(self, asks: list[Ask], hosts: dict[str, Host]) -> dict[int, Refusal]:
         """Who may not have what he asks for. One query for the whole batch; retries are not asked about."""
         asked: list[tuple[int, date, DepartmentRule]] = []
         questions: list[Question] = []
         for number, (stream, _, command) in enumerate(asks):
-            host = self._hosts.get(stream)
-            if not isinstance(command, s.HoldSeat) or host is None or host.knows(command.appointment_id):
+            host = hosts[stream]
+            if not isinstance(command, s.HoldSeat) or host.knows(command.appointment_id):
                 continue
             slot = host.state.slots.get(command.clock)
             if slot is None:
@@ -214,14 +226,17 @@ class Shard:
                 for clock in s.slots_touched(host.state, entry.event):
                     remaining[host.key.slot_id(clock)] = s.remaining(host.state.slots[clock])
         self.feed.publish(flushed.seq, remaining)
+        self.metrics.lost_claims.inc(flushed.lost)
         self.metrics.flush_entries.observe(flushed.entries)
         self.metrics.flush_seconds.observe(flushed.seconds)
 
     async def _expire(self, streams: list[str]) -> None:
-        await self._activate(set(streams))
         loop = asyncio.get_running_loop()
+        await self._activate(set(streams))
         for stream in streams:
-            await self._submit(stream, s.ExpireHolds(), loop.create_future())
+            while stream not in self._hosts:  # went to rest while another was read
+                await self._activate({stream})
+            self._submit(stream, s.ExpireHolds(), loop.create_future())
             ends = s.next_expiry(self._hosts[stream].state)
             if ends is not None:
                 self._timers.set(stream, ends)

@@ -7,6 +7,7 @@ that request (another route, a body in parts, pipelining, Expect, compression, C
 usual way, and both ways run the same checks: see web/patient/express.py.
 """
 
+import re
 import secrets
 from collections.abc import Callable
 from http import HTTPStatus
@@ -66,13 +67,14 @@ class _Server(web.Server):
 
 
 class _Connection(RequestHandler):
-    __slots__ = ("_held", "_is_express", "lane")
+    __slots__ = ("_held", "_is_express", "_last", "lane")
 
     def __init__(self, manager: web.Server, **settings: Any) -> None:
         super().__init__(manager, **settings)
         self.lane: Lane | None = None
         self._is_express = False
         self._held = b""
+        self._last: bytes | None = None  # what came last, while nothing was under way; None: nothing yet
 
     def data_received(self, data: bytes) -> None:
         if self._is_express:
@@ -83,10 +85,12 @@ class _Connection(RequestHandler):
             return
         waiter = self._waiter
         if self.lane is None or waiter is None or waiter.done() or self._messages:
+            self._last = b""  # where the parser stands is no longer known from outside
             super().data_received(data)
             return
+        before, self._last = self._last, data
         refusal = self.lane.shed(data)
-        if refusal is not None and self.transport is not None:
+        if refusal is not None and self.transport is not None and (before is None or is_whole(before)):
             self.transport.write(refusal)
             return
         self._waiter = None  # so that nobody wakes before we have looked
@@ -144,7 +148,8 @@ class _Connection(RequestHandler):
         elif self._held and self.transport is not None:
             held, self._held = self._held, b""
             self.transport.resume_reading()
-            self._loop.call_soon(self.data_received, held)
+            # At once: uvloop may read the socket before it comes to what is called soon.
+            self.data_received(held)
 
     def handle_error(
         self,
@@ -166,6 +171,19 @@ class _Connection(RequestHandler):
         response = problem.response(request)
         response.force_close()
         return response
+
+
+_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*(?=\r\n)", re.IGNORECASE)
+_CODED: Final = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether these bytes, taken from a request's begin, end just where it ends. False also when in doubt."""
+    head = data.find(b"\r\n\r\n") + 4
+    if head < 4 or _CODED.search(data, 0, head):
+        return False
+    length = _LENGTH.findall(data, 0, head)
+    return len(length) <= 1 and head + (int(length[0]) if length else 0) == len(data)
 
 
 _REASONS: Final = {status.value: status.phrase for status in HTTPStatus}

@@ -48,6 +48,10 @@ def serve(settings: Settings) -> None:
     home = settings.home.resolve()
     logs.configure("WARNING", None)
     _check_port(settings.host, settings.port)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotStart(f"cannot use {home} as home: {error.strerror}; choose another --home") from None
     if settings.ray_address is not None and settings.database_url is None:
         raise CannotStart("a cluster needs a database that all its nodes reach: pass --database-url")
     with contextlib.ExitStack() as stack:
@@ -107,6 +111,8 @@ async def _prepare_database(url: str, settings: Settings) -> None:
         await database.create_if_missing(url)
     connection = await database.connect(url)
     try:
+        if not await connection.fetchval(_LOCK):  # before the fence: the other one must not feel this
+            raise _another(url)
         await database.check_durable(connection)
         await database.migrate(connection)
         # Whatever process of an earlier run still lives, it writes no more; a run may have other shards.
@@ -172,15 +178,19 @@ async def _keep_running(server: EmbeddedPostgres) -> None:
             server.start_again()
 
 
+def _another(url: str) -> CannotStart:
+    return CannotStart(
+        f"another xinglin serves from {database.address_of(url)}: stop it, or use another database"
+    )
+
+
 @contextlib.asynccontextmanager
 async def _alone(url: str, stopping: asyncio.Event) -> AsyncIterator[None]:
     """Two of us on one database would fence each other off for ever: the second one stays out."""
     connection = await database.connect(url)
     try:
         if not await connection.fetchval(_LOCK):
-            raise CannotStart(
-                f"another xinglin serves from {database.address_of(url)}: stop it, or use another database"
-            )
+            raise _another(url)
     except BaseException:
         await connection.close()
         raise

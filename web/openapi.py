@@ -31,6 +31,7 @@ from uuid import UUID
 
 import orjson
 from aiohttp import web
+from aiohttp.helpers import parse_content_type
 from aiohttp.typedefs import Handler
 from multidict import MultiMapping
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -272,9 +273,7 @@ def idempotency_key_of(headers: MultiMapping[str]) -> str:
 
 async def json_body_of(request: web.Request) -> bytes:
     """The body, known to be UTF-8 JSON in which no object names a key twice. Raises Problem otherwise."""
-    content_type = request.headers.get("Content-Type", "")
-    if content_type != "application/json" and not _is_json(request):
-        raise Problem(Fault.UNSUPPORTED_MEDIA_TYPE)
+    check_json_type(request.headers.get("Content-Type", ""))
     length = request.content_length
     if length is not None and length > BODY_BYTES_MAX:
         raise Problem(Fault.BODY_TOO_LARGE, limit=BODY_BYTES_MAX)
@@ -305,9 +304,12 @@ def validated(body_of: Callable[..., Any], raw: bytes) -> Any:
         raise invalid(Fault.INVALID_BODY, "body", faults) from None
 
 
-def _is_json(request: web.Request) -> bool:
-    charset = request.charset or "utf-8"
-    return request.content_type == "application/json" and charset.lower() in ("utf-8", "utf8")
+def check_json_type(content_type: str) -> None:
+    """Raises Problem unless a Content-Type header says JSON in UTF-8, however it is spelled."""
+    if content_type != "application/json":
+        kind, parameters = parse_content_type(content_type)  # remembers what it has parsed
+        if kind != "application/json" or parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
+            raise Problem(Fault.UNSUPPORTED_MEDIA_TYPE)
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

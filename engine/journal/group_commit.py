@@ -21,7 +21,13 @@ class Actor(Protocol):
     """Works with events that are not facts yet."""
 
     def settle(self, work: "Work") -> None:
-        """Decides and applies, without an await; fills in the work's entries and reply."""
+        """Decides and applies, without an await; fills in the work's entries and reply.
+
+        Leaves both empty when it would build on a claim that is not granted yet: asked again after the flush.
+        """
+
+    def granted(self, work: "Work") -> None:
+        """The work's claims are decided, one way or the other."""
 
     def undo(self, work: "Work", reason: Reason) -> list[Entry]:
         """Takes back in memory what lost its claim; replaces the work's reply by a refusal."""
@@ -47,6 +53,7 @@ class Flushed:
     seq: int
     works: list[Work]
     entries: int
+    lost: int  # claims, in a race
     seconds: float
 
 
@@ -68,7 +75,7 @@ class GroupCommit:
     def submit(self, work: Work) -> None:
         """Settles the work now and replies when that is safe: at once where nothing hangs on a commit."""
         work.actor.settle(work)
-        if not work.entries and not work.actor.unsettled:
+        if not work.entries and not work.actor.unsettled:  # nothing to wait for
             assert work.reply is not None
             work.done.set_result(work.reply)
             return
@@ -120,12 +127,17 @@ class GroupCommit:
         if entries:
             work_of = {id(entry): work for work in batch for entry in work.entries}
 
+            lost = 0
+
             def compensate(losers: list[Loss]) -> list[Entry]:
+                nonlocal lost
+                lost += len(losers)
                 undone = []
                 for entry, reason in losers:
                     work = work_of[id(entry)]
                     entries_undoing = work.actor.undo(work, reason)
                     self._number(work.actor, entries_undoing)
+                    work.entries = [*work.entries, *entries_undoing]
                     undone += entries_undoing
                     touched.add(id(work.actor))
                 return undone
@@ -136,16 +148,24 @@ class GroupCommit:
             for work in batch:
                 if work.entries:
                     work.actor.unsettled -= 1
-            self._flushed(Flushed(seq, batch, len(entries), seconds))
-        # What was answered from a state that has been undone is decided again.
-        stale = [work for work in batch if not work.entries and id(work.actor) in touched]
-        for work in [*stale, *(w for w in self._pending if not w.entries and id(w.actor) in touched)]:
+                    work.actor.granted(work)
+            self._flushed(Flushed(seq, batch, len(entries), lost, seconds))
+
+        def is_open(work: Work) -> bool:
+            return not work.entries and (work.reply is None or id(work.actor) in touched)
+
+        # What was answered from a state that has been undone is decided again, and so is what waited for a
+        # claim. In the journal it comes where it is applied: behind everything that is applied already.
+        again = [work for work in (*batch, *self._pending) if is_open(work)]
+        for work in batch:
+            if not is_open(work) and not work.done.done():  # its caller may have gone
+                assert work.reply is not None
+                work.done.set_result(work.reply)
+        if again:
+            self._pending = deque(work for work in self._pending if not is_open(work))
+        for work in again:
+            work.reply = None
             work.actor.settle(work)
             if work.entries:
                 work.actor.unsettled += 1
-        for work in batch:
-            if work in stale:
-                self._pending.append(work)
-            elif not work.done.done():  # its caller may have gone
-                assert work.reply is not None
-                work.done.set_result(work.reply)
+            self._pending.append(work)

@@ -81,6 +81,9 @@ class Journal(Protocol):
     async def last_seq(self) -> int:
         """The shard's last journal number."""
 
+    async def fenced(self) -> int:
+        """How often a zombie of this shard was kept from writing."""
+
     async def load(self, streams: list[str]) -> dict[str, Loaded]:
         """What each actor is made of again."""
 

@@ -25,6 +25,7 @@ class Store:
 
     epochs: dict[int, int] = field(default_factory=dict)
     seqs: dict[int, int] = field(default_factory=dict)
+    fenced: dict[int, int] = field(default_factory=dict)
     events: dict[tuple[int, int], tuple[str, int, s.Event]] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
     claims: dict[tuple[int, bytes], s.Claim] = field(default_factory=dict)
@@ -47,6 +48,9 @@ class MemoryJournal:
     async def last_seq(self) -> int:
         return self._store.seqs.get(self._shard_id, 0)
 
+    async def fenced(self) -> int:
+        return self._store.fenced.get(self._shard_id, 0)
+
     async def load(self, streams: list[str]) -> dict[str, Loaded]:
         loaded = {stream: Loaded([], self._store.plans.get(stream)) for stream in streams}
         for stream, _, event in self._store.events.values():
@@ -57,9 +61,13 @@ class MemoryJournal:
     async def append(self, entries: list[Entry], compensate: Compensate) -> int:
         store = self._store
         if store.epochs[self._shard_id] != self._epoch:
+            store.fenced[self._shard_id] = store.fenced.get(self._shard_id, 0) + 1
             raise Fenced(f"shard {self._shard_id} is no longer at epoch {self._epoch}")
         losers = rivals(entries)
         lost = {id(entry) for entry, _ in losers}
+        # What the batch gives back may be had again in the same batch.
+        for claim in fold([e for e in entries if id(e) not in lost]).drops.values():
+            self._drop(claim)
         for entry in entries:
             reason = None if id(entry) in lost else self._why_not(entry)
             if reason is not None:
@@ -69,9 +77,7 @@ class MemoryJournal:
         kept = [e for e in entries if id(e) not in lost]
         writes = fold([*kept, *undone])
         for claim in writes.drops.values():
-            held = store.claims.get((claim.scope, claim.key))
-            if held is not None and held.owner == claim.owner:
-                del store.claims[claim.scope, claim.key]
+            self._drop(claim)
         store.claims.update(writes.gains)
         store.appointments.update(writes.rows)
         for change in writes.changes.values():
@@ -84,6 +90,11 @@ class MemoryJournal:
             store.events[self._shard_id, seq] = (entry.stream, entry.version, entry.event)
         store.seqs[self._shard_id] = seq
         return seq
+
+    def _drop(self, claim: s.Claim) -> None:
+        held = self._store.claims.get((claim.scope, claim.key))
+        if held is not None and held.owner == claim.owner:
+            del self._store.claims[claim.scope, claim.key]
 
     def _why_not(self, entry: Entry) -> Reason | None:
         if entry.row is not None and entry.row.id in self._store.appointments:

@@ -41,7 +41,6 @@ class PostgresJournal:
         self._write = write
         self._read = read
         self._epoch = 0
-        self.slow_flushes = 0
 
     async def take_over(self) -> int:
         await self._write.execute("insert into shard (id) values ($1) on conflict do nothing", self._shard_id)
@@ -53,6 +52,10 @@ class PostgresJournal:
     async def last_seq(self) -> int:
         seq: int = await self._write.fetchval("select seq from shard where id = $1", self._shard_id)
         return seq
+
+    async def fenced(self) -> int:
+        count: int = await self._write.fetchval("select fenced from shard where id = $1", self._shard_id)
+        return count
 
     async def load(self, streams: list[str]) -> dict[str, Loaded]:
         loaded = {stream: Loaded([], None) for stream in streams}
@@ -79,7 +82,6 @@ class PostgresJournal:
             except asyncpg.PostgresError as error:
                 if error.sqlstate not in (CLAIM_LOST, "23505", "40P01"):
                     raise
-        self.slow_flushes += 1
         return await self._append_the_slower_way(entries, compensate)
 
     async def _flush(self, entries: list[Entry], writes: Writes) -> int:

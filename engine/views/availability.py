@@ -161,7 +161,8 @@ class Availability:
                     slot.slot_id: slot
                     for each in rows
                     for slot in self.slots(each)
-                    if slot.remaining > 0
+                    if slot.slot_id != slot_id  # its actor has just refused it, whatever this view says
+                    and slot.remaining > 0
                     and slot.starts_at > now
                     and slot.session.department_id == department
                 }.values(),

@@ -1145,3 +1145,22 @@ def test_a_token_ends_and_says_so(hasty: Hospital) -> None:
     again = {"grant": "refresh", "refresh_token": pair["refresh_token"]}
     token = hasty.post("/api/v1/sessions", body=again).good(201)["access_token"]
     assert hasty.get("/api/v1/patients", token).status == 200
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "0001-01-01T00:00:00%2B14:00",
+        "9999-12-31T23:59:59-14:00",
+        "0001-01-01T00:00:00Z",
+        "9999-12-31T23:59:59Z",
+    ],
+)
+def test_a_time_at_the_end_of_the_calendar_is_no_fault_of_ours(hospital: Hospital, before: str) -> None:
+    answer = hospital.get(f"/api/v1/appointments?before={before}", hospital.token())
+    assert answer.status in (200, 422)
+
+
+def test_fenced_writers_are_counted_in_the_metrics(hospital: Hospital) -> None:
+    families = text_string_to_metric_families(hospital.get("/metrics").raw.decode())
+    assert any("fenced" in family.name for family in families)

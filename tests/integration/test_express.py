@@ -25,6 +25,7 @@ import pytest
 from engine.records.identity import check_digit
 from tests.support.system import System
 from web.auth import Tokens
+from web.door import HELD_BYTES_MAX
 
 PATH = "/api/v1/appointments"
 ANSWER_SECONDS_MAX = 10.0
@@ -879,3 +880,63 @@ def test_the_lane_does_not_mix_up_whose_answer_is_whose(world: World) -> None:
 def slot_of(wanted: Request) -> str:
     slot: str = json.loads(wanted.body)["slot_id"]
     return slot
+
+
+def test_more_than_is_held_sent_ahead_of_an_answer_is_answered_in_the_end(world: World) -> None:
+    wanted = world.good()
+    many = 1000
+    refused = request("nonsense", "k", b"{}").encoded()
+    assert many * len(refused) > 2 * HELD_BYTES_MAX
+    with connected(world.system.port) as wire:
+        wire.send(wanted.encoded())
+        # From aside, for both buffers between us may fill while nobody reads.
+        sender = threading.Thread(target=wire.send, args=(refused * many,))
+        sender.start()
+        answers = [wire.answer() for _ in range(1 + many)]
+        sender.join()
+    assert answers[0].status == 201
+    assert {answer.status for answer in answers[1:]} == {401}
+
+
+@pytest.mark.parametrize("trial", range(4))
+def test_a_stream_of_bookings_in_small_segments_is_answered_in_order(world: World, trial: int) -> None:
+    person, slots = world.person(), world.free_slots()
+    many = 200
+    wanted = [
+        request(person.token, "k", {"slot_id": slots[n % 2], "patient_id": person.patient_id})
+        for n in range(many)
+    ]
+    stream = b"".join(each.encoded() for each in wanted)
+    cuts = [0, *sorted(random.sample(range(1, len(stream)), len(stream) // 100)), len(stream)]
+    with connected(world.system.port) as wire:
+
+        def send() -> None:
+            for start, end in zip(cuts, cuts[1:], strict=False):
+                wire.send(stream[start:end])
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        answers = [wire.answer() for _ in range(many)]
+        sender.join()
+    # One key, two bodies by turns: the first is booked, the other is refused.
+    assert [answer.status for answer in answers] == [201, 422] * (many // 2)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        'application/json; charset="utf-8"',
+        "application/json; charset='utf-8'",
+        "application/json; version=1",
+        "application/json;",
+        "application/json;charset=utf-8;",
+        "application/json\t; charset=utf-8",
+        "application / json",
+        "app lication/json",
+    ],
+)
+def test_an_odd_content_type_gets_one_answer_both_ways(world: World, content_type: str) -> None:
+    person = world.person()
+    body = {"slot_id": world.free_slot(), "patient_id": person.patient_id}
+    wanted = request(person.token, "k", body, content_type=content_type)
+    assert express(world, wanted).told == usual(world, wanted).told

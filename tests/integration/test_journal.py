@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import asyncpg
 import orjson
@@ -341,6 +341,64 @@ async def test_one_id_on_two_schedules_in_one_batch_is_one_appointment(world: Wo
     assert isinstance(a, s.Answer) and b == Refusal(Reason.KEY_REUSED)
     assert (await world.appointments())[uid("same")].status == s.Status.PENDING
     await check(world, desk)
+
+
+async def test_held_and_cancelled_in_one_batch(world: World) -> None:
+    desk = await Desk.open(world, 0, ONE)
+    first, second = await desk.ask(ONE, hold(uid("a"), ANN), cancel(uid("a")))
+    assert isinstance(first, s.Answer) and isinstance(second, s.Answer)
+    assert second.status == s.Status.CANCELLED
+    assert await world.claims() == {}
+    await check(world, desk)
+
+
+async def test_held_confirmed_cancelled_and_held_again_in_one_batch(world: World) -> None:
+    desk = await Desk.open(world, 0, ONE)
+    a, b = uid("a"), uid("b")
+    replies = await desk.ask(ONE, hold(a, ANN, "0830"), confirm(a), cancel(a), hold(b, ANN, "0830"))
+    assert isinstance(replies[0], s.Answer) and isinstance(replies[2], s.Answer)
+    await check(world, desk)
+
+
+async def test_cancelled_and_booked_elsewhere_in_one_batch(world: World) -> None:
+    desk = await Desk.open(world, 0, ONE, TWO)
+    await desk.ask(ONE, hold(uid("a"), ANN))
+    gone, new = desk.submit(ONE, cancel(uid("a"))), desk.submit(TWO, hold(uid("b"), ANN))
+    assert all(isinstance(reply, s.Answer) for reply in await desk.settle(gone, new))
+    await check(world, desk)
+
+
+async def test_an_ended_hold_of_the_same_patient_gives_way_in_the_same_batch(world: World) -> None:
+    desk = await Desk.open(world, 0, ONE)
+    await desk.ask(ONE, hold(uid("a"), ANN, "0830", seconds=60))
+    world.clock.advance(seconds=61)  # within the claim's grace
+    [again] = await desk.ask(ONE, hold(uid("b"), ANN, "0830"))
+    assert isinstance(again, s.Answer)
+    await check(world, desk)
+
+
+@pytest.mark.parametrize("afterwards", [confirm, cancel])
+async def test_what_builds_on_a_hold_that_loses_its_claim_falls_with_it(
+    world: World, afterwards: Callable[[bytes], s.Command]
+) -> None:
+    left, right = await two_shards(world)
+    await right.ask(TWO, hold(uid("first"), ANN))
+    lost, after = await left.ask(ONE, hold(uid("a"), ANN), afterwards(uid("a")))
+    assert lost == Refusal(Reason.ALREADY_BOOKED)
+    assert after == Refusal(Reason.NO_SUCH_APPOINTMENT)
+    await check(world, left, right)
+    fresh = await Desk.open(world, 0, ONE)
+    assert isinstance((await fresh.ask(ONE, hold(uid("b"), BOB)))[0], s.Answer)
+
+
+async def test_a_hold_that_ends_while_its_lost_claim_is_written(world: World) -> None:
+    """A hold made a moment before its slot starts may end before its flush does."""
+    left, right = await two_shards(world)
+    await right.ask(TWO, hold(uid("first"), ANN))
+    lost = left.submit(ONE, hold(uid("a"), ANN, seconds=1))
+    ended = left.submit(ONE, s.ExpireHolds(), now=world.clock() + 2_000)
+    assert (await left.settle(lost, ended))[0] == Refusal(Reason.ALREADY_BOOKED)
+    await check(world, left, right)
 
 
 # Many at once.

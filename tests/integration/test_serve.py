@@ -24,11 +24,12 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import asyncpg
 import pytest
 
 from benchmarks.check import database_url
 from engine.embedded_postgres import free_port
-from tests.support.system import ROOT, run, xinglin
+from tests.support.system import ROOT, System, run, xinglin
 
 MARK = "XINGLIN_TEST_MARK"
 START_SECONDS_MAX = 90.0
@@ -570,3 +571,26 @@ def test_it_starts_again_on_its_home(life: Life) -> None:
         print(f"start {number}: {run_.ready_seconds:.1f} s, stop {run_.stop_seconds:.1f} s, {drained}")
     print(f"{len(life.promised)} bookings promised, {life.unknown} without an answer")
     assert len(life.runs) == 3
+
+
+async def test_a_second_one_that_is_refused_does_not_fence_the_first(system: System, tmp_path: Path) -> None:
+    url = database_url(system.home)
+
+    async def shards() -> list[tuple[int, ...]]:
+        connection = await asyncpg.connect(url)
+        rows = await connection.fetch("select id, epoch, fenced from shard order by id")
+        await connection.close()
+        return [tuple(row) for row in rows]
+
+    before = await shards()
+    why = refused("--port", str(free_port()), "--home", str(tmp_path), "--database-url", url)
+    assert "another xinglin serves" in why
+    assert await shards() == before
+
+
+def test_a_home_that_cannot_be_made_is_one_line_also_with_an_outside_database(
+    database: str, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    home = tmp_path / "file" / "home"
+    assert str(home) in refused("--port", str(free_port()), "--home", str(home), "--database-url", database)

@@ -325,6 +325,26 @@ async def test_a_message_survives_that_its_days_are_read_anew_meanwhile(
     assert isinstance(answer, s.Answer)
 
 
+async def test_nobody_slips_past_the_rules_while_days_are_read_anew(
+    world: PostgresWorld, served: Served
+) -> None:
+    stranger = hold(uid("s"), person(1)[1], account=person(0)[0])
+    await served.ask(FAMOUS, confirm(uid("nobody")))  # awake, and nothing has happened on it
+    journal = served.shard._journal
+    load = journal.load
+
+    async def slow(streams: list[str]):  # noqa: ANN202
+        journal.load = load
+        found = await load(streams)
+        await served.shard.forget_the_unopened()
+        return found
+
+    journal.load = slow
+    asks = [(FAMOUS.stream, 60_000, stranger), (QUIET.stream, 60_000, confirm(uid("nobody")))]
+    replies = await served.send(asks)
+    assert isinstance(replies[0], Refusal), "somebody booked for a patient of another account"
+
+
 # Bounds.
 
 
@@ -414,6 +434,23 @@ async def test_the_feed_says_what_sql_counts(world: PostgresWorld) -> None:
     await other.stop()
 
 
+async def test_a_seat_given_back_by_a_lost_confirmation_is_in_the_feed(world: PostgresWorld) -> None:
+    await register(world, 2)
+    served, other = await Served.open(world, 0), await Served.open(world, 1)
+    now = world.clock.ms
+    world.clock.ms = now - HOUR // 2
+    await served.ask(FAMOUS, hold_of(1, seconds=60))
+    world.clock.ms = now
+    await other.ask(QUIET, hold_of(1, "0830", "x"))
+    world.clock.ms = now - HOUR // 2  # this shard's clock is late, the database's is not
+    before = here(served)
+    reply = await served.ask(FAMOUS, confirm(uid("a", 1), person(1)[0]))
+    assert reply == [Refusal(Reason.HOLD_EXPIRED)]
+    assert (await changes(served, before)).remaining == {FAMOUS.slot_id("0800"): 10}
+    await served.stop()
+    await other.stop()
+
+
 async def test_the_conservation_metric_reads_0_until_a_seat_is_damaged(
     world: PostgresWorld, served: Served
 ) -> None:
@@ -435,3 +472,12 @@ async def test_commands_are_counted_by_outcome(served: Served) -> None:
     name = "xinglin_commands_total"
     assert value(name, {"command": "HoldSeat", "outcome": "ok"}) == 10
     assert value(name, {"command": "HoldSeat", "outcome": "slot_full"}) == 2
+
+
+async def test_stopping_answers_what_was_taken_in(world: PostgresWorld, served: Served) -> None:
+    asked = [asyncio.ensure_future(served.ask(FAMOUS, hold_of(n))) for n in range(5)]
+    await asyncio.sleep(0)  # taken in, and none of them decided yet
+    await served.stop()
+    async with asyncio.timeout(10):
+        replies = [reply for done in await asyncio.gather(*asked) for reply in done]
+    assert {r.appointment_id for r in replies if isinstance(r, s.Answer)} == set(await world.appointments())

@@ -231,6 +231,14 @@ brisk = settings(
 )
 
 
+@brisk
+@given(st.tuples(st.integers(1, 2), st.integers(1, 2)), st.lists(steps, max_size=30), st.booleans())
+def test_every_reply_speaks_of_what_is_committed(
+    capacities: tuple[int, ...], history: list[Step], one_shard: bool
+) -> None:
+    run(play(capacities, history, one_shard))
+
+
 async def fail(history: list[Step], more: list[Step], fails: str) -> None:
     world = await open_world(1, 2)
     desk = await bench(world, 0, *DOCTORS)
@@ -364,3 +372,20 @@ async def test_a_repeat_of_what_lost_its_claim_is_refused_with_it() -> None:
     repeat = desk.submit(DOCTORS[0], hold(uid("loses"), PATIENTS[0]))
     assert await desk.settle(loses, repeat) == [Refusal(Reason.ALREADY_BOOKED)] * 2
     assert tell(desk.hosts[DOCTORS[0]].state)[1] == {}
+
+
+@virtual
+async def test_a_freed_seat_is_given_again_in_the_order_of_the_journal() -> None:
+    """Seat 0 is cancelled while seat 1 loses its claim: who was refused before the cancel may get seat 0,
+    but only behind the cancel."""
+    world = await open_world(2)
+    desk, other = await bench(world, 0, DOCTORS[0]), await bench(world, 1, DOCTORS[1])
+    await desk.ask(DOCTORS[0], hold(uid("seat 0"), PATIENTS[3]))
+    loses = await lose_a_claim(desk, other)
+    await asyncio.sleep(0.001)
+    refused = desk.submit(DOCTORS[0], hold(uid("waits"), PATIENTS[1]))
+    gone = desk.submit(DOCTORS[0], cancel(uid("seat 0")))
+    lost, won, cancelled = await desk.settle(loses, refused, gone)
+    assert lost == Refusal(Reason.ALREADY_BOOKED)
+    assert isinstance(won, s.Answer) and isinstance(cancelled, s.Answer)
+    await audit(world, [desk.hosts[DOCTORS[0]], other.hosts[DOCTORS[1]]], [0, 1])

@@ -197,3 +197,9 @@ def test_an_alternative_is_in_the_same_department_in_the_future_and_free(view: A
 
 def test_there_are_no_alternatives_to_what_does_not_exist(view: Availability) -> None:
     assert others(view, "nonsense") == others(view, "D9-20261124-0800") == others(view, f"{D1}-2300") == []
+
+
+def test_the_refused_slot_is_no_alternative(view: Availability) -> None:
+    """The actor has just refused it, and this view has not heard of it yet."""
+    assert free(view, D1)["0830"] == 2
+    assert f"{D1}-0830" not in others(view, f"{D1}-0830")

@@ -241,6 +241,20 @@ async def test_a_frozen_shard_keeps_nobody_waiting() -> None:
     assert outcomes.count(Refusal(Reason.TOO_LATE)) == 10 - IN_FLIGHT_MAX
 
 
+@pytest.mark.parametrize("reason", [Reason.BUSY, Reason.TOO_LATE])
+@virtual
+async def test_busy_after_a_lost_answer_is_unknown(reason: Reason) -> None:
+    """The refusal speaks of the second attempt; the first one was done."""
+    line = Line()
+    line.loses_answers = True
+    directory = Directory(line, 1)
+    asked = ask(directory)
+    await asyncio.sleep(0.02)
+    line.loses_answers = False
+    line.says = lambda command: Refusal(reason)
+    assert await all_of(asked) == [UNKNOWN]
+
+
 @virtual
 async def test_a_refusal_of_the_only_attempt_is_handed_on() -> None:
     line = Line()

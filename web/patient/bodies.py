@@ -6,7 +6,7 @@ them when they are made, orjson writes them, and pydantic only documents them. T
 
 import re
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Final, Literal
 from uuid import UUID
 
@@ -34,8 +34,10 @@ def _iso_date(value: object) -> date:
 def _zoned_time(value: object) -> datetime:
     if isinstance(value, str) and _ZONED_TIME.fullmatch(value):
         try:
-            return datetime.fromisoformat(value.upper())
-        except ValueError:
+            found = datetime.fromisoformat(value.upper())
+            found.astimezone(UTC)
+            return found
+        except (ValueError, OverflowError):  # no such time, or in UTC before year 1 or after 9999
             pass
     raise PydanticCustomError("zoned_time", "must be an ISO 8601 time with its offset")
 

@@ -17,20 +17,19 @@ from pydantic import TypeAdapter
 from actors.directory import Outcome
 from engine.domain.refusal import Reason
 from web import keys
-from web.door import answer
-from web.errors import Fault, Problem
-from web.openapi import PRIVATE_HEADERS, check_json, idempotency_key_of, validated
+from web.door import answer, is_whole
+from web.errors import Fault, Problem, language_of
+from web.openapi import PRIVATE_HEADERS, check_json, check_json_type, idempotency_key_of, validated
 from web.patient import appointments
 from web.patient.bodies import HoldBody
 
 log = logging.getLogger(__name__)
 
 _LINE: Final = b"POST /api/v1/appointments HTTP/1.1\r\n"
-_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,9})[ \t]*(?=\r\n)", re.IGNORECASE)
 _UNUSUAL: Final = re.compile(
     rb"\r\n(?:connection:(?![ \t]*keep-alive[ \t]*\r)|expect:|transfer-encoding:|upgrade:)", re.IGNORECASE
 )
-_ENGLISH: Final = re.compile(rb"\r\naccept-language:[ \t]*en", re.IGNORECASE)
+_LANGUAGE: Final = re.compile(rb"\r\naccept-language:[ \t]*([^\r]*)", re.IGNORECASE)
 _BODY_OF: Final = TypeAdapter(HoldBody).validator.validate_json
 
 
@@ -44,8 +43,8 @@ class HoldLane:
         self._metrics = app[keys.METRICS]
         self._admission = app[keys.ADMISSION]
         self._busy = {
-            language: answer(503, *Problem(Reason.BUSY).rendered(language, app[keys.ZONE]))
-            for language in ("en", "zh")
+            language_of(asked): answer(503, *Problem(Reason.BUSY).rendered(asked, app[keys.ZONE]))
+            for asked in ("en", "zh")
         }
         self._route = f"{self.method} {self.path}"
         self._seconds = self._metrics.seconds.labels(self._route)
@@ -53,13 +52,13 @@ class HoldLane:
     def shed(self, data: bytes) -> bytes | None:
         if not self._admission.is_full or not data.startswith(_LINE):
             return None
-        head = data.find(b"\r\n\r\n") + 4
-        length = _LENGTH.findall(data, 0, head)
-        if len(length) != 1 or head + int(length[0]) != len(data) or _UNUSUAL.search(data, 0, head):
+        head = data.find(b"\r\n\r\n")
+        if not is_whole(data) or _UNUSUAL.search(data, 0, head + 2):
             return None
         self._admission.count_shed()
         self._metrics.count(self._route, 503)
-        return self._busy["en" if _ENGLISH.search(data, 0, head) else "zh"]
+        language = _LANGUAGE.search(data, 0, head + 2)
+        return self._busy[language_of(language[1].decode("latin-1") if language else None)]
 
     def serve(self, message: RawRequestMessage, body: bytes, finish: Callable[[bytes], None]) -> None:
         started = time.perf_counter()
@@ -68,8 +67,7 @@ class HoldLane:
         try:
             account_id = self._tokens.account_of_header(headers.get(hdrs.AUTHORIZATION))
             key = idempotency_key_of(headers)
-            if headers.get(hdrs.CONTENT_TYPE, "").replace(" ", "").lower() not in _JSON_TYPES:
-                raise Problem(Fault.UNSUPPORTED_MEDIA_TYPE)
+            check_json_type(headers.get(hdrs.CONTENT_TYPE, ""))
             check_json(body)
             asked = appointments.Hold(self._app, account_id, key, validated(_BODY_OF, body))
             outcome = asked.ask()
@@ -108,9 +106,6 @@ class HoldLane:
         self._metrics.count(self._route, status)
         self._seconds.observe(time.perf_counter() - started)
         finish(answer(status, headers, body))
-
-
-_JSON_TYPES: Final = {"application/json", "application/json;charset=utf-8", "application/json;charset=utf8"}
 
 
 def _unexpected(error: Exception) -> Problem:
