@@ -2,12 +2,14 @@
 
 Ray places the processes and starts again what dies. It does not promise that only one of them lives; the
 epoch in PostgreSQL does. Ray retries nothing for us (`max_task_retries=0`): the directory does, with ids.
+What gateways and shards say to each other all day goes over actors/link.py.
 """
 
 import asyncio
 import contextlib
 import logging
 import os
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +17,10 @@ from typing import Any, Protocol
 
 import ray
 from prometheus_client.core import Metric
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
-from actors.directory import ShardAway
+from actors.lines import Lines
+from actors.link import Address
 from actors.shard_process import ShardProcess
 from engine.domain.policy import Policy
 
@@ -29,10 +32,14 @@ START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 10.0
 
 
+Others = Callable[[], Awaitable[list[Metric]]]
+"""What every other process counted."""
+
+
 class Gateway(Protocol):
     """What web/main.py hands in: an HTTP process without a word of Ray."""
 
-    async def start(self, lines: "Lines") -> str:
+    async def start(self, lines: Lines, others: Others) -> str:
         """Listens; gives the address."""
 
     async def stop(self) -> None:
@@ -41,63 +48,33 @@ class Gateway(Protocol):
     def metrics(self) -> list[Metric]: ...
 
 
-@dataclass(slots=True)
-class Lines:
-    """From a gateway to the processes: where each shard is now."""
-
-    routes: dict[int, Any] = field(default_factory=dict)
-    processes: list[Any] = field(default_factory=list)
-    gateways: list[Any] = field(default_factory=list)
-
-    async def send(self, shard_id: int, packed: bytes) -> bytes:
-        return await self._call(shard_id, lambda process: process.ask.remote(shard_id, packed))
-
-    async def changes(self, shard_id: int, epoch: int, seq: int) -> bytes:
-        return await self._call(shard_id, lambda process: process.changes.remote(shard_id, epoch, seq))
-
-    async def metrics(self) -> list[Metric]:
-        """What every other process counted; one that is away says nothing."""
-        asked = [each.metrics.remote() for each in (*self.processes, *self.gateways)]
-        counted = await asyncio.gather(*(_awaitable(ref) for ref in asked), return_exceptions=True)
-        return [m for metrics in counted if isinstance(metrics, list) for m in metrics]
-
-    async def _call(self, shard_id: int, call: Callable[[Any], Any]) -> bytes:
-        process = self.routes.get(shard_id)
-        if process is None:
-            raise ShardAway(f"shard {shard_id} has no process yet")
-        try:
-            answer: bytes | None = await call(process)
-        except RayTaskError as error:
-            # Not its death but its failure: what it read of the database, say. Nothing is known of the batch.
-            log.error("shard %d failed: %s", shard_id, error)
-            raise ShardAway(f"shard {shard_id}: {type(error.cause).__name__}") from error
-        except RayError as error:
-            raise ShardAway(f"shard {shard_id}: {type(error).__name__}") from error
-        if answer is None:
-            raise ShardAway(f"shard {shard_id} has moved")
-        return answer
-
-
 class GatewayProcess:
     """A gateway inside its Ray actor: receives the routes, and otherwise leaves it alone."""
 
-    def __init__(self, make: Callable[[], Gateway]) -> None:
+    def __init__(self, make: Callable[[], Gateway], secret: bytes) -> None:
         self._gateway = make()
-        self._lines = Lines()
+        self._lines = Lines(secret)
+        self._others: list[Any] = []
 
-    async def start(self, routes: dict[int, Any], processes: list[Any]) -> str:
-        self._lines.routes.update(routes)
-        self._lines.processes[:] = processes
-        return await self._gateway.start(self._lines)
+    async def start(self, routes: dict[int, Address]) -> str:
+        for shard_id, address in routes.items():
+            self._lines.route(shard_id, address)
+        return await self._gateway.start(self._lines, self._metrics_of_others)
 
-    async def route(self, shard_id: int, process: Any) -> None:
-        self._lines.routes[shard_id] = process
+    async def route(self, shard_id: int, address: Address) -> None:
+        self._lines.route(shard_id, address)
 
-    async def meet(self, gateways: list[Any]) -> None:
-        self._lines.gateways[:] = gateways
+    async def meet(self, others: list[Any]) -> None:
+        self._others = others
 
     async def metrics(self) -> list[Metric]:
         return self._gateway.metrics()
+
+    async def _metrics_of_others(self) -> list[Metric]:
+        """One that is away says nothing."""
+        asked = [_awaitable(each.metrics.remote()) for each in self._others]
+        counted = await asyncio.gather(*asked, return_exceptions=True)
+        return [m for metrics in counted if isinstance(metrics, list) for m in metrics]
 
     async def until_the_end(self) -> None:
         await asyncio.Event().wait()
@@ -107,6 +84,15 @@ class GatewayProcess:
 
     async def stop(self) -> None:
         await self._gateway.stop()
+        self._lines.close()
+
+
+class ShardActor(ShardProcess):
+    """A shard's process that knows on which of the cluster's nodes it is."""
+
+    def host(self) -> str:
+        address: str = ray.util.get_node_ip_address()
+        return address
 
 
 def start_ray(address: str | None, folder: str | None) -> None:
@@ -158,14 +144,16 @@ class Cluster:
         log_folder: Path | None = None,
     ) -> None:
         self._shards = shards
+        secret = secrets.token_bytes(32)  # of this run: gateways prove with it who they are
         self._members = [
             Member(
                 name := f"shard-process-{n}",
-                _actor(ShardProcess, "SPREAD").remote(
+                _actor(ShardActor, "SPREAD").remote(
                     name,
                     database_url,
                     shards,
                     policy,
+                    secret,
                     log_level,
                     log_folder and log_folder / f"{name}.log",
                 ),
@@ -173,8 +161,9 @@ class Cluster:
             for n in range(shards + standbys)
         ]
         gateway = _actor(GatewayProcess, "SPREAD")
-        self._gateways = [gateway.remote(_maker(make_gateway, n)) for n in range(gateways)]
-        self._routes: dict[int, Member] = {}
+        self._gateways = [gateway.remote(_maker(make_gateway, n), secret) for n in range(gateways)]
+        self._serving: dict[int, Member] = {}
+        self._routes: dict[int, Address] = {}
         self._orphans: list[int] = []
         self._tasks: list[asyncio.Task[None]] = []
         self.deaths = 0
@@ -209,7 +198,7 @@ class Cluster:
 
     async def shard_pids(self) -> dict[int, int]:
         """Shard id -> pid of the process that serves it."""
-        return {n: await member.handle.pid.remote() for n, member in self._routes.items()}
+        return {n: await member.handle.pid.remote() for n, member in self._serving.items()}
 
     async def _watch(self, member: Member) -> None:
         """Waits for the process's end; then its shards move, and it comes back as a standby."""
@@ -242,9 +231,9 @@ class Cluster:
                     await self._open(gateway)
 
     async def _open(self, gateway: Any) -> str:
-        routes = {n: member.handle for n, member in self._routes.items()}
-        address: str = await gateway.start.remote(routes, [member.handle for member in self._members])
-        await gateway.meet.remote([g for g in self._gateways if g is not gateway])
+        address: str = await gateway.start.remote(self._routes)
+        others = [*(m.handle for m in self._members), *(g for g in self._gateways if g is not gateway)]
+        await gateway.meet.remote(others)
         return address
 
     async def _adopt(self) -> None:
@@ -264,12 +253,13 @@ class Cluster:
     async def _give(self, shard_id: int, member: Member) -> None:
         member.shards.add(shard_id)
         try:
-            await member.handle.assign.remote(shard_id)
+            address: Address = await member.handle.assign.remote(shard_id)
         except BaseException:
             member.shards.discard(shard_id)
             raise
-        self._routes[shard_id] = member
-        told = [g.route.remote(shard_id, member.handle) for g in self._gateways]
+        self._serving[shard_id] = member
+        self._routes[shard_id] = address
+        told = [g.route.remote(shard_id, address) for g in self._gateways]
         await asyncio.gather(*(_awaitable(ref) for ref in told), return_exceptions=True)
 
 

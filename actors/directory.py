@@ -16,7 +16,7 @@ from engine.domain.refusal import Reason, Refusal
 from engine.domain.schedule import Answer, Command
 from engine.journal.codec import pack_asks, unpack_replies
 
-IN_FLIGHT_MAX = 2  # messages on their way to one shard: one is being written while the next one gathers
+IN_FLIGHT_MAX = 3  # messages on their way to one shard: one is being written while the next ones gather
 RETRY_SECONDS_MIN = 0.02
 RETRY_SECONDS_MAX = 0.3
 EXPIRY_SECONDS = 0.05

@@ -10,7 +10,9 @@ import asyncpg
 from prometheus_client.core import Metric
 
 from actors.clock import DatabaseClock
-from actors.memory import settle_memory
+from actors.interpreter import settle
+from actors.lines import ASK, unpack_message, unpack_position
+from actors.link import Address, LinkServer
 from actors.metrics import samples
 from actors.shard import Shard
 from engine import logs
@@ -34,7 +36,14 @@ def end_process(why: str) -> NoReturn:
 
 class ShardProcess:
     def __init__(
-        self, name: str, database_url: str, shards: int, policy: Policy, log_level: str, log_file: Path | None
+        self,
+        name: str,
+        database_url: str,
+        shards: int,
+        policy: Policy,
+        secret: bytes,
+        log_level: str,
+        log_file: Path | None,
     ) -> None:
         logs.configure(log_level, log_file)
         self._name = name
@@ -45,6 +54,8 @@ class ShardProcess:
         self._pool: asyncpg.Pool | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._serving: dict[int, Shard] = {}
+        self._link = LinkServer(secret, self._handle)
+        self._address: Address | None = None
 
     async def ready(self) -> str:
         """Connected and warm; waits for the database as long as it takes."""
@@ -65,11 +76,20 @@ class ShardProcess:
                 await asyncio.sleep(RECONNECT_SECONDS)
         return self._name
 
-    async def assign(self, shard_id: int) -> None:
-        """Takes the shard over: whoever served it before is fenced off from here on."""
-        if shard_id in self._serving:
-            return
+    def host(self) -> str:
+        """The address by which gateways reach this process; actors/cluster.py knows better on a cluster."""
+        return "127.0.0.1"
+
+    async def assign(self, shard_id: int) -> Address:
+        """Takes the shard over: whoever served it before is fenced off from here on. Gives where it is."""
         await self.ready()
+        if self._address is None:
+            self._address = await self._link.start(self.host())
+        if shard_id not in self._serving:
+            await self._take_over(shard_id)
+        return self._address
+
+    async def _take_over(self, shard_id: int) -> None:
         assert self._pool is not None
         journal = PostgresJournal(shard_id, await connect(self._url, BY_KEY), self._pool)
         shard = Shard(
@@ -83,16 +103,17 @@ class ShardProcess:
         )
         await shard.start()
         self._serving[shard_id] = shard
-        settle_memory()
+        settle()
 
-    async def ask(self, shard_id: int, packed: bytes) -> bytes | None:
-        """None: the shard is not here."""
+    async def _handle(self, body: bytes) -> bytes | None:
+        """A gateway's message: see actors/lines.py for what it says."""
+        kind, shard_id, rest = unpack_message(body)
         shard = self._serving.get(shard_id)
-        return None if shard is None else await shard.ask(packed)
-
-    async def changes(self, shard_id: int, epoch: int, seq: int) -> bytes | None:
-        shard = self._serving.get(shard_id)
-        return None if shard is None else await shard.changes(epoch, seq)
+        if shard is None:
+            return None
+        if kind == ASK:
+            return await shard.ask(rest)
+        return await shard.changes(*unpack_position(rest))
 
     async def metrics(self) -> list[Metric]:
         return [
@@ -111,6 +132,7 @@ class ShardProcess:
     async def stop(self) -> None:
         for shard in self._serving.values():
             await shard.stop()
+        await self._link.stop()
 
     async def _keep_in_step(self, pool: asyncpg.Pool) -> None:
         while True:

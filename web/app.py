@@ -62,5 +62,5 @@ async def metrics(request: web.Request) -> web.Response:
     """Of this gateway, its peers and the shards, in Prometheus' text format."""
     app = request.app
     collected = samples(app[keys.METRICS].registry, app[keys.NAME])
-    collected += await app[keys.LINES].metrics()
+    collected += await app[keys.OTHERS]()
     return web.Response(body=exposition(collected), headers={"Content-Type": "text/plain; version=0.0.4"})

@@ -11,10 +11,11 @@ import asyncpg
 from aiohttp import ClientSession, web
 from prometheus_client.core import Metric
 
-from actors.cluster import Lines
+from actors.cluster import Others
 from actors.directory import Directory, ShardAway, shard_of
 from actors.feed import Changes
-from actors.memory import settle_memory
+from actors.interpreter import settle
+from actors.lines import Lines
 from actors.metrics import GatewayMetrics, samples, watch_lag
 from engine import logs
 from engine.database import DatabaseFailed, connect
@@ -59,7 +60,7 @@ class HttpGateway:
         self._positions: dict[int, tuple[int, int]] = {}
         logs.configure(config.settings.log_level, config.log_file)
 
-    async def start(self, lines: Lines) -> str:
+    async def start(self, lines: Lines, others: Others) -> str:
         """Everything read and every feed joined before the first request is taken."""
         config = self._config
         settings = config.settings
@@ -88,7 +89,7 @@ class HttpGateway:
         app[keys.DIRECTORY] = self._directory
         app[keys.AVAILABILITY] = self._availability
         app[keys.METRICS] = self._metrics
-        app[keys.LINES] = lines
+        app[keys.OTHERS] = others
         app[keys.NAME] = self._name
         app[keys.HEALTH] = self._health = keys.Health()
         if config.wechat_address is not None:
@@ -103,7 +104,7 @@ class HttpGateway:
             asyncio.create_task(self._listen_for_catalogs()),
             asyncio.create_task(watch_lag(self._metrics.lag)),
         ]
-        settle_memory()
+        settle()
         self._health.is_serving = True
         host, port = listening.getsockname()[:2]
         return f"http://{host}:{port}"

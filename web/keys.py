@@ -11,7 +11,7 @@ from engine.settings import Settings
 if TYPE_CHECKING:  # names alone: web.auth and the connectors may themselves import this module
     import asyncpg
 
-    from actors.cluster import Lines
+    from actors.cluster import Others
     from actors.directory import Directory
     from actors.metrics import GatewayMetrics
     from engine.views.availability import Availability
@@ -43,6 +43,6 @@ METRICS: "web.AppKey[GatewayMetrics]" = web.AppKey("metrics")
 ALTERNATIVES: "web.AppKey[dict[str, tuple[float, list[AlternativeAnswer]]]]" = web.AppKey("alternatives")
 """By full slot: until when they are good enough, and what else there is."""
 ADMISSION: "web.AppKey[Admission]" = web.AppKey("admission")
-LINES: "web.AppKey[Lines]" = web.AppKey("lines")
+OTHERS: "web.AppKey[Others]" = web.AppKey("others")
 NAME: web.AppKey[str] = web.AppKey("name", str)
 """Of this gateway, in metrics."""

@@ -35,7 +35,7 @@ from engine import database, embedded_postgres
 from web.audit import as_table, audit_url
 
 RESULTS = Path("benchmarks/results")
-CONNECTIONS = (64, 256)
+CONNECTIONS = (64, 256, 512)
 REQUESTS = 200_000
 MEMORY_DOCTORS = 1_500
 MEMORY_DAYS = 14
@@ -163,9 +163,9 @@ async def measure(bench: Bench, console: Console, redis_url: str | None) -> dict
         bench.row("ours: one hot doctor", hot.ok_per_second, "bookings/s")
         many = await bench.best(port, 1_000)
         bench.row("ours: 1,000 doctors", many.ok_per_second, "bookings/s")
-        few = await bench.best(port, 100, (256,), warm=True)
+        few = await bench.best(port, 100, (512,), warm=True)
         bench.row("ours: 100 schedules", few.ok_per_second, "bookings/s")
-        lots = await bench.best(port, 10_000, (256,), warm=True)
+        lots = await bench.best(port, 10_000, (512,), warm=True)
         bench.row("ours: 10,000 schedules", lots.ok_per_second, "bookings/s")
     peak = max(hot.ok_per_second, many.ok_per_second)
     ratios = {
@@ -184,7 +184,7 @@ async def measure(bench: Bench, console: Console, redis_url: str | None) -> dict
     console.print("[bold]half of saturation, and three times overload[/]")
     async with bench.ours() as (port, _):
         # A peak of its own: at the bound that is in force now, just before it is compared with.
-        best = await bench.best(port, 1_000, (250,))
+        best = await bench.best(port, 1_000, (500,))
         bench.row("peak with admission at its default", best.ok_per_second, "bookings/s")
         file = await bench.doctors(1_000)
         await asyncio.sleep(1.0)

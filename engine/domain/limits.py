@@ -17,7 +17,7 @@ BATCH_COMMANDS_MAX: Final = 256  # commands in one message from a gateway to a s
 FLUSH_ENTRIES_MAX: Final = 512  # events in one transaction
 COURIER_QUEUE_MAX: Final = 2_048  # commands that wait at one gateway for one shard
 SHARD_MAILBOX_MAX: Final = 4_096  # commands that wait at one shard
-ADMITTED_MAX: Final = 256  # bookings under way at one gateway; more are refused at once
+ADMITTED_MAX: Final = 512  # bookings under way at one gateway; more are refused at once
 FEED_CHANGES_MAX: Final = 4_096  # flushes a gateway may lag behind before it reads everything anew
 
 BODY_BYTES_MAX: Final = 16 * 1024
