@@ -5,6 +5,7 @@ one that missed too much is told to read everything anew.
 """
 
 import asyncio
+import itertools
 from collections import deque
 from dataclasses import dataclass
 
@@ -54,8 +55,8 @@ class Feed:
                 return Changes(self.epoch, self.seq, {})
         if epoch != self.epoch or not self._first <= seq <= self.seq:
             return Changes(self.epoch, self.seq, None)
+        news = list(itertools.takewhile(lambda flush: flush[0] > seq, reversed(self._ring)))
         merged: dict[str, int] = {}
-        for at, remaining in self._ring:
-            if at > seq:
-                merged.update(remaining)
+        for _, remaining in reversed(news):
+            merged.update(remaining)
         return Changes(self.epoch, self.seq, merged)

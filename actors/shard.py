@@ -26,8 +26,8 @@ from engine.records.reads import Reads
 log = logging.getLogger(__name__)
 
 PASSIVATE_AFTER_MS: Final = 10 * 60_000
-SWEEP_SECONDS: Final = 1.0
-SWEEP_HOSTS: Final = 200  # actors looked at in one sweep, so that a sweep never holds the loop
+SWEEP_SECONDS: Final = 0.1
+SWEEP_HOSTS: Final = 20  # actors looked at in one sweep, so that a sweep never holds the loop
 FEED_WAIT_SECONDS: Final = 5.0
 
 _NO_RULE: Final = DepartmentRule()

@@ -183,7 +183,9 @@ async def killing(
         )
 
 
-async def experiment(plan: list[str], rate: float, pause: tuple[float, float], seed: int) -> int:
+async def experiment(
+    plan: list[str], rate: float, pause: tuple[float, float], seed: int, results: Path | None
+) -> int:
     console = Console()
     run = Run()
     random.seed(seed)
@@ -222,7 +224,7 @@ async def experiment(plan: list[str], rate: float, pause: tuple[float, float], s
             log.close()
         if serve.returncode:
             console.print((home / "serve.log").read_text(errors="replace")[-3000:])
-    return _report(console, run, acked, any(check.faults for check in checks))
+    return _report(console, run, acked, any(check.faults for check in checks), results)
 
 
 async def _until_ready(serve: asyncio.subprocess.Process, address: str, home: Path) -> None:
@@ -256,7 +258,7 @@ def _acked(run: Run) -> list[Acked]:
     ]
 
 
-def _report(console: Console, run: Run, acked: list[Acked], is_damaged: bool) -> int:
+def _report(console: Console, run: Run, acked: list[Acked], is_damaged: bool, results: Path | None) -> int:
     table = Table(title="Recovery: from the kill to the first success of a request made after it")
     for column in ("killed", "times", "p50 s", "p95 s", "worst s"):
         table.add_column(column, justify="left" if column == "killed" else "right")
@@ -272,14 +274,19 @@ def _report(console: Console, run: Run, acked: list[Acked], is_damaged: bool) ->
         f"{len(run.answers)} answered, {len(acked)} booked, {again} asked again with the same key, "
         f"{run.unanswered} never answered, {doubled} doubled, other statuses {sorted(other) or 'none'}"
     )
-    results = Path("benchmarks/results")
+    if results is not None:
+        _keep(results, run, len(acked), again, doubled, is_damaged)
+    return 1 if is_damaged or doubled or run.unanswered or other else 0
+
+
+def _keep(results: Path, run: Run, booked: int, again: int, doubled: int, is_damaged: bool) -> None:
     results.mkdir(parents=True, exist_ok=True)
     (results / "chaos.json").write_text(
         json.dumps(
             {
                 "kills": [{"what": k.what, "recovery_seconds": k.recovery_seconds} for k in run.kills],
                 "answered": len(run.answers),
-                "booked": len(acked),
+                "booked": booked,
                 "asked_again": again,
                 "unanswered": run.unanswered,
                 "doubled": doubled,
@@ -288,7 +295,6 @@ def _report(console: Console, run: Run, acked: list[Acked], is_damaged: bool) ->
             indent=1,
         )
     )
-    return 1 if is_damaged or doubled or run.unanswered or other else 0
 
 
 @click.command()
@@ -304,6 +310,7 @@ def _report(console: Console, run: Run, acked: list[Acked], is_damaged: bool) ->
     help="Seconds between kills, from and to.",
 )
 @click.option("--seed", default=None, type=int, help="Printed, so that a run can be made again.")
+@click.option("--write/--no-write", default=True, show_default=True, help="benchmarks/results/chaos.json")
 def main(
     shard_kills: int,
     postgres_kills: int,
@@ -311,11 +318,13 @@ def main(
     rate: float,
     pause: tuple[float, float],
     seed: int,
+    write: bool,
 ) -> None:
     seed = random.randrange(10**6) if seed is None else seed
     plan = ["shard"] * shard_kills + ["postgres"] * postgres_kills + ["gateway"] * gateway_kills
     random.Random(seed).shuffle(plan)
-    sys.exit(uvloop.run(experiment(plan, rate, pause, seed)))
+    results = Path("benchmarks/results") if write else None
+    sys.exit(uvloop.run(experiment(plan, rate, pause, seed, results)))
 
 
 if __name__ == "__main__":

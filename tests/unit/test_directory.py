@@ -104,8 +104,9 @@ async def test_a_message_is_never_larger_than_a_batch() -> None:
 async def test_a_command_carries_what_is_left_of_its_deadline() -> None:
     line = Line(seconds=0.5)
     directory = Directory(line, 1)
-    await all_of(*(ask(directory, n) for n in range(3)))
-    assert [ms for asks in line.messages for _, ms, _ in asks] == pytest.approx([2000, 2000, 1500], abs=2)
+    await all_of(*(ask(directory, n) for n in range(IN_FLIGHT_MAX + 1)))
+    left = [2000] * IN_FLIGHT_MAX + [1500]
+    assert [ms for asks in line.messages for _, ms, _ in asks] == pytest.approx(left, abs=2)
 
 
 @virtual
