@@ -230,7 +230,7 @@ async def weigh(bench: Bench, connection: asyncpg.Connection) -> None:
     first = slots[:: data.SLOTS_PER_DAY]
     file = bench._requests.write("weight", first, len(first))
     async with bench.ours() as (port, pid):
-        await bench.press(port, file, 64, "weight", seconds=12)
+        await bench.press(port, file, 64, "weight", seconds=30)
         await asyncio.sleep(3.0)
         full = weight_mib(descendants(pid))
         alive = await connection.fetchval(

@@ -188,6 +188,6 @@ def shards_below(raylet: int) -> list[int]:
         with contextlib.suppress(OSError):
             parent = int(Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[1])
             line = Path(f"/proc/{name}/cmdline").read_bytes()
-            if parent == raylet and line.startswith(b"ray::ShardProcess"):
+            if parent == raylet and line.startswith(b"ray::Shard"):
                 found.append(int(name))
     return found
