@@ -6,7 +6,6 @@ What gateways and shards say to each other all day goes over actors/link.py.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 import secrets
@@ -30,6 +29,7 @@ OBJECT_STORE_BYTES = 80 * 1024 * 1024  # messages are small and travel inline; R
 PENDING_CALLS_MAX = 1_000
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 10.0
+AGAIN_SECONDS = 0.1
 
 
 Others = Callable[[], Awaitable[list[Metric]]]
@@ -59,7 +59,13 @@ class GatewayProcess:
     async def start(self, routes: dict[int, Address]) -> str:
         for shard_id, address in routes.items():
             self._lines.route(shard_id, address)
-        return await self._gateway.start(self._lines, self._metrics_of_others)
+        try:
+            return await self._gateway.start(self._lines, self._metrics_of_others)
+        except Exception:
+            # Half started is not started: Ray brings a fresh process, and the supervisor asks it again.
+            log.exception("the gateway does not start")
+            logging.shutdown()
+            os._exit(1)
 
     async def route(self, shard_id: int, address: Address) -> None:
         self._lines.route(shard_id, address)
@@ -218,7 +224,7 @@ class Cluster:
                     self._orphans += sorted(member.shards)
                     member.shards.clear()
                     await self._adopt()
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(AGAIN_SECONDS)
 
     async def _watch_gateway(self, gateway: Any) -> None:
         while True:
@@ -226,9 +232,17 @@ class Cluster:
                 await gateway.until_the_end.remote()
             except RayError as error:
                 log.warning("a gateway ended (%s) and is started again", type(error).__name__)
-                await asyncio.sleep(0.1)
-                with contextlib.suppress(RayError):
-                    await self._open(gateway)
+                await self._open_again(gateway)
+
+    async def _open_again(self, gateway: Any) -> None:
+        """Until it listens: Ray may not have its process back yet, or the database may be away."""
+        while True:
+            await asyncio.sleep(AGAIN_SECONDS)
+            try:
+                await self._open(gateway)
+                return
+            except RayError as error:
+                log.warning("a gateway does not start yet (%s)", type(error).__name__)
 
     async def _open(self, gateway: Any) -> str:
         address: str = await gateway.start.remote(self._routes)
