@@ -14,6 +14,7 @@ from engine.domain.limits import BODY_BYTES_MAX
 from web import keys
 from web.openapi import api
 from web.patient import appointments, catalog, patients, sessions  # noqa: F401  (they declare their routes)
+from web.patient.offers import Offers
 
 READY_SECONDS_MAX: Final = 1.0
 
@@ -21,7 +22,7 @@ READY_SECONDS_MAX: Final = 1.0
 def make_app() -> web.Application:
     """Without what handlers need: see web/keys.py; web/gateway.py fills it in."""
     app = web.Application(middlewares=[measured], client_max_size=BODY_BYTES_MAX)
-    app[keys.ALTERNATIVES] = {}
+    app[keys.OFFERS] = Offers()
     api.setup(app)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)

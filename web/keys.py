@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # names alone: web.auth and the connectors may themselves imp
     from integrations.wechat.client import WeChatClient
     from web.admission import Admission
     from web.auth import Tokens
-    from web.patient.bodies import AlternativeAnswer
+    from web.patient.offers import Offers
 
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)
 TOKENS: "web.AppKey[Tokens]" = web.AppKey("tokens")
@@ -40,8 +40,7 @@ HEALTH: web.AppKey[Health] = web.AppKey("health", Health)
 DIRECTORY: "web.AppKey[Directory]" = web.AppKey("directory")
 AVAILABILITY: "web.AppKey[Availability]" = web.AppKey("availability")
 METRICS: "web.AppKey[GatewayMetrics]" = web.AppKey("metrics")
-ALTERNATIVES: "web.AppKey[dict[str, tuple[float, list[AlternativeAnswer]]]]" = web.AppKey("alternatives")
-"""By full slot: until when they are good enough, and what else there is."""
+OFFERS: "web.AppKey[Offers]" = web.AppKey("offers")
 ADMISSION: "web.AppKey[Admission]" = web.AppKey("admission")
 OTHERS: "web.AppKey[Others]" = web.AppKey("others")
 NAME: web.AppKey[str] = web.AppKey("name", str)

@@ -122,7 +122,7 @@ class Availability:
             if capacity is not None:
                 self.change({slot_id: capacity - seats}, version)
 
-    def alternatives(self, slot_id: str, now: int) -> list[OpenSlot]:
+    def alternatives(self, slot_id: str, now: int, most: int = ALTERNATIVES_MAX) -> list[OpenSlot]:
         """Where else there is a seat, best first: the same doctor at a near time, then the same department
         and title in the same half day, then the same doctor on the next days, then anybody there."""
         found = ScheduleKey.of_slot(slot_id)
@@ -167,8 +167,8 @@ class Availability:
                     and slot.session.department_id == department
                 }.values(),
                 key=rank,
-            )[:ALTERNATIVES_MAX]
-            if len(ranked) == ALTERNATIVES_MAX:
+            )[:most]
+            if len(ranked) == most:
                 break
         return ranked
 

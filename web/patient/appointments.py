@@ -37,6 +37,7 @@ from web.patient.bodies import (
     StatusWord,
 )
 from web.patient.catalog import alternative
+from web.patient.offers import RANKED_MAX
 
 WORDS: Final[dict[int, StatusWord]] = {
     s.Status.PENDING: "pending",
@@ -48,8 +49,6 @@ WORDS: Final[dict[int, StatusWord]] = {
     s.Status.WAITLIST: "waitlist",
 }
 _NUMBERS: Final = {word: int(status) for status, word in WORDS.items()}
-ALTERNATIVES_SECONDS: Final = 0.25
-ALTERNATIVES_KEPT_MAX: Final = 1_024
 _SLOT: Final = timedelta(minutes=SLOT_MINUTES)
 _OVERLOAD: Final[list[Reason | Fault]] = [
     Reason.BUSY,
@@ -254,18 +253,16 @@ async def _find(app: web.Application, wanted: UUID, account_id: bytes) -> Appoin
 
 
 def _alternatives(app: web.Application, slot_id: str) -> list[AlternativeAnswer]:
-    """Worked out once in a while for each slot: in a rush thousands are refused the same one."""
+    """Ranked once in a while for each slot: in a rush thousands are refused the same one."""
     now = time.monotonic()
-    kept = app[keys.ALTERNATIVES]
-    found = kept.get(slot_id)
-    if found is None or found[0] < now:
-        if len(kept) >= ALTERNATIVES_KEPT_MAX:
-            kept.clear()
+    offers = app[keys.OFFERS]
+    ranked = offers.ranked(slot_id, now)
+    if ranked is None:
         availability, zone = app[keys.AVAILABILITY], app[keys.ZONE]
-        ranked = availability.alternatives(slot_id, int(time.time() * 1000))
-        found = (now + ALTERNATIVES_SECONDS, [alternative(availability, slot, zone) for slot in ranked])
-        kept[slot_id] = found
-    return found[1]
+        found = availability.alternatives(slot_id, int(time.time() * 1000), RANKED_MAX)
+        ranked = [alternative(availability, slot, zone) for slot in found]
+        offers.keep(slot_id, ranked, now)
+    return offers.choose(ranked, now)
 
 
 def _described(app: web.Application, found: AppointmentRecord) -> AppointmentAnswer:
