@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import ray
 from prometheus_client.core import Metric
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from actors.lines import Lines
 from actors.link import Address
@@ -151,10 +152,11 @@ class Cluster:
     ) -> None:
         self._shards = shards
         secret = secrets.token_bytes(32)  # of this run: gateways prove with it who they are
+        places = _places()
         self._members = [
             Member(
                 name := f"shard-process-{n}",
-                _actor(ShardActor, "SPREAD").remote(
+                _actor(ShardActor, places[n % len(places)]).remote(
                     name,
                     database_url,
                     shards,
@@ -166,8 +168,10 @@ class Cluster:
             )
             for n in range(shards + standbys)
         ]
-        gateway = _actor(GatewayProcess, "SPREAD")
-        self._gateways = [gateway.remote(_maker(make_gateway, n), secret) for n in range(gateways)]
+        self._gateways = [
+            _actor(GatewayProcess, places[n % len(places)]).remote(_maker(make_gateway, n), secret)
+            for n in range(gateways)
+        ]
         self._serving: dict[int, Member] = {}
         self._routes: dict[int, Address] = {}
         self._orphans: list[int] = []
@@ -277,7 +281,14 @@ class Cluster:
         await asyncio.gather(*(_awaitable(ref) for ref in told), return_exceptions=True)
 
 
-def _actor(kind: type, strategy: str) -> Any:
+def _places() -> list[Any]:
+    """One strategy a node, to be taken in turn: Ray's own SPREAD may put everything on one of them. Soft:
+    when the node is gone, another will do."""
+    ids = sorted(node["NodeID"] for node in ray.nodes() if node["Alive"])
+    return [NodeAffinitySchedulingStrategy(node_id=node_id, soft=True) for node_id in ids]
+
+
+def _actor(kind: type, strategy: Any) -> Any:
     return ray.remote(
         num_cpus=0,
         max_restarts=-1,
