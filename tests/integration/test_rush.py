@@ -8,7 +8,6 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import asyncpg
-import pytest
 from aiohttp import ClientSession, ClientTimeout, TCPConnector
 
 from benchmarks.check import database_url
@@ -90,9 +89,7 @@ async def test_what_is_full_is_not_offered_instead_of_itself(system: System) -> 
         refused = [a for a in answers if a.statuses[-1] == 409]
         assert len(refused) == 7 * slot["capacity"]
         misled = [a for a in refused if slot["id"] in [o["slot_id"] for o in a.body["alternatives"]]]
-        if misled:
-            # Delete these lines once it is mended: the shard's refusal overtakes the feed of free seats.
-            pytest.xfail(f"{len(misled)} of {len(refused)} refusals offer the very slot that they refuse")
+        assert not misled, f"{len(misled)} of {len(refused)} refusals offer the very slot that they refuse"
 
 
 async def _schedule_of(seats: int, http: ClientSession) -> dict[str, Any]:
