@@ -19,6 +19,7 @@ from engine import logs
 from engine.database import BY_KEY, DatabaseFailed, connect
 from engine.domain.policy import Policy
 from engine.journal.postgres import PostgresJournal
+from engine.records.catalog_changes import follow_catalog
 from engine.records.reads import PostgresReads
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class ShardProcess:
                 self._pool = pool
                 self._tasks += [
                     asyncio.create_task(self._keep_in_step(pool)),
-                    asyncio.create_task(self._listen()),
+                    asyncio.create_task(follow_catalog(self._url, self._catalog_changed)),
                 ]
             except (DatabaseFailed, OSError, asyncpg.PostgresError) as failed:
                 log.warning("waiting for the database: %s", failed)
@@ -141,22 +142,6 @@ class ShardProcess:
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 log.warning("the clock could not be compared: %s", error)
 
-    async def _listen(self) -> None:
-        """Hears of a changed catalog for as long as this process lives."""
-        while True:
-            try:
-                await self._listen_until_lost(await connect(self._url))
-            except (DatabaseFailed, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                log.warning("not listening for catalog changes: %s", error)
-            await asyncio.sleep(RECONNECT_SECONDS)
-
-    async def _listen_until_lost(self, connection: asyncpg.Connection) -> None:
-        changed = asyncio.Event()
-        changed.set()  # something may have changed while nobody listened
-        await connection.add_listener("catalog", lambda *_: changed.set())
-        connection.add_termination_listener(lambda *_: changed.set())
-        while not connection.is_closed():
-            await changed.wait()
-            changed.clear()
-            for shard in self._serving.values():
-                await shard.forget_the_unopened()
+    async def _catalog_changed(self) -> None:
+        for shard in list(self._serving.values()):
+            await shard.forget_the_unopened()

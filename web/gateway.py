@@ -18,10 +18,10 @@ from actors.interpreter import settle
 from actors.lines import Lines
 from actors.metrics import GatewayMetrics, samples, watch_lag
 from engine import logs
-from engine.database import DatabaseFailed, connect
 from engine.domain.limits import ANSWER_MS_MAX
 from engine.records.appointments import seats_taken
 from engine.records.catalog import load_catalog, load_schedules
+from engine.records.catalog_changes import follow_catalog
 from engine.settings import Settings
 from engine.views.availability import Availability
 from integrations.wechat.client import WeChatClient
@@ -101,7 +101,7 @@ class HttpGateway:
         listening = _listen(settings.host, settings.port)
         await web.SockSite(self._runner, listening, backlog=1024, shutdown_timeout=CLOSE_SECONDS_MAX).start()
         self._tasks = [asyncio.create_task(self._follow(shard_id)) for shard_id in range(settings.shards)] + [
-            asyncio.create_task(self._listen_for_catalogs()),
+            asyncio.create_task(follow_catalog(config.database_url, self._read_catalog)),
             asyncio.create_task(watch_lag(self._metrics.lag)),
         ]
         settle()
@@ -166,24 +166,6 @@ class HttpGateway:
             catalog = await load_catalog(connection)
             today = datetime.now(catalog.hospital.zone).date()
             self._availability.replace(catalog, await load_schedules(connection, today - timedelta(days=1)))
-
-    async def _listen_for_catalogs(self) -> None:
-        while True:
-            try:
-                await self._listen_until_lost(await connect(self._config.database_url))
-            except (DatabaseFailed, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                log.warning("not listening for catalog changes: %s", error)
-            await asyncio.sleep(RETRY_SECONDS)
-
-    async def _listen_until_lost(self, connection: asyncpg.Connection) -> None:
-        changed = asyncio.Event()
-        changed.set()  # something may have changed while nobody listened
-        await connection.add_listener("catalog", lambda *_: changed.set())
-        connection.add_termination_listener(lambda *_: changed.set())
-        while not connection.is_closed():
-            await changed.wait()
-            changed.clear()
-            await self._read_catalog()
 
 
 def _listen(host: str, port: int) -> socket.socket:
