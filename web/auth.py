@@ -15,7 +15,8 @@ from aiohttp import web
 from jwt.types import Options
 
 from web import keys
-from web.errors import Fault, Problem
+from web.errors import Problem
+from web.faults import Fault
 
 ALGORITHM: Final = "HS256"
 ISSUER: Final = "xinglin"

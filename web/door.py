@@ -19,7 +19,8 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EmptyStreamReader, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from web.errors import Fault, Problem
+from web.errors import Problem
+from web.faults import Fault
 
 HELD_BYTES_MAX: Final = 64 * 1024  # of what a client sends ahead of its answer; more is left in the socket
 

@@ -19,19 +19,8 @@ from engine.records.identity import IdentityFault
 from engine.records.patients import PeopleRefusal
 from web import keys
 from web.door import Door
-from web.errors import (
-    INVALID,
-    RULES,
-    TABLE,
-    Fault,
-    Problem,
-    Row,
-    Text,
-    expect,
-    language_of,
-    problems,
-    refused,
-)
+from web.errors import Problem, expect, language_of, problems, refused
+from web.faults import INVALID, RULES, TABLE, Fault, Row, Text
 
 MEMBERS = {"key", "limit", "request_id"}
 

@@ -17,7 +17,8 @@ from engine.domain.limits import BODY_BYTES_MAX
 from engine.domain.refusal import Reason
 from web import keys
 from web.auth import Tokens
-from web.errors import Fault, Problem
+from web.errors import Problem
+from web.faults import Fault
 from web.openapi import Api, api, as_3_0
 from web.patient import patients, sessions  # noqa: F401  (they declare their routes)
 from web.patient.bodies import IdPath, IsoDate, Request, WordPath, ZonedTime

@@ -21,7 +21,8 @@ from engine.records import appointments as records
 from engine.records.appointments import AppointmentRecord
 from engine.views.availability import Availability
 from web import keys
-from web.errors import Fault, Problem, refused
+from web.errors import Problem, refused
+from web.faults import Fault
 from web.openapi import api
 from web.patient.bodies import (
     AlternativeAnswer,

@@ -9,7 +9,8 @@ from engine.domain.refusal import Reason
 from engine.records.catalog import Practitioner, ScheduleRow
 from engine.views.availability import Availability, OpenSlot
 from web import keys
-from web.errors import Fault, Problem
+from web.errors import Problem
+from web.faults import Fault
 from web.openapi import api
 from web.patient.bodies import (
     AlternativeAnswer,

@@ -18,7 +18,8 @@ from actors.directory import Outcome
 from engine.domain.refusal import Reason
 from web import keys
 from web.door import answer, is_whole
-from web.errors import Fault, Problem, language_of
+from web.errors import Problem, language_of
+from web.faults import Fault
 from web.openapi import PRIVATE_HEADERS, check_json, check_json_type, idempotency_key_of, validated
 from web.patient import appointments
 from web.patient.bodies import HoldBody

@@ -16,7 +16,8 @@ from engine.records.identity import (
     masked_phone,
 )
 from web import keys
-from web.errors import Entry, Fault, Problem
+from web.errors import Entry, Problem
+from web.faults import Fault
 from web.openapi import api
 from web.patient.bodies import PatientAnswer, PatientBody, PatientsAnswer
 

@@ -7,7 +7,8 @@ from aiohttp import web
 from engine.records import patients as records
 from integrations.connector import ConnectorFailed, Refused
 from web import keys
-from web.errors import Fault, Problem
+from web.errors import Problem
+from web.faults import Fault
 from web.openapi import api
 from web.patient.bodies import PasswordGrant, RefreshGrant, SessionAnswer, SessionBody, WechatGrant
 from web.patient.patients import new_id
