@@ -86,7 +86,8 @@ def plan_from_data(data: list[list[Any]]) -> Plan:
 
 def session_from_data(data: list[Any]) -> Session:
     period, department_id, number_class_id, room_id, fee_fen, slots, *more = data
-    shares, status, substitute_id = [*more, *_LEFT_OUT[len(more) :]]
+    optional: list[Any] = [*more, *_LEFT_OUT[len(more) :]]
+    shares, status, substitute_id = optional
     return Session(
         period,
         department_id,
