@@ -27,6 +27,9 @@ from engine.domain.policy import Policy
 log = logging.getLogger(__name__)
 
 OBJECT_STORE_BYTES = 80 * 1024 * 1024  # messages are small and travel inline; Ray's least is 75 MiB
+# Ray heeds a soft strategy only for an actor that asks for some resource; one that asks for none is placed by
+# lot. So ours ask for the least of one that every node has. Ray counts it; it limits nothing.
+PLACED_BYTES = 1
 PENDING_CALLS_MAX = 1_000
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 10.0
@@ -282,8 +285,7 @@ class Cluster:
 
 
 def _places() -> list[Any]:
-    """One strategy a node, to be taken in turn: Ray's own SPREAD may put everything on one of them. Soft:
-    when the node is gone, another will do."""
+    """One strategy a node, to be taken in turn. Soft: when the node is gone, another will do."""
     ids = sorted(node["NodeID"] for node in ray.nodes() if node["Alive"])
     return [NodeAffinitySchedulingStrategy(node_id=node_id, soft=True) for node_id in ids]
 
@@ -291,6 +293,7 @@ def _places() -> list[Any]:
 def _actor(kind: type, strategy: Any) -> Any:
     return ray.remote(
         num_cpus=0,
+        memory=PLACED_BYTES,
         max_restarts=-1,
         max_task_retries=0,
         max_concurrency=PENDING_CALLS_MAX,

@@ -1,6 +1,6 @@
 """A Ray cluster of two nodes on this machine, in a process of its own: `python -m tests.support.two_nodes`.
 
-Prints one line of JSON (address, token, the second node's raylet), then waits for a line on its input and
+Prints one line of JSON (address, token, the two nodes' raylets), then waits for a line on its input and
 kills the second node without a word; ends when the input does.
 """
 
@@ -22,11 +22,13 @@ def main() -> None:
     cluster = Cluster(initialize_head=True, head_node_args=node)
     second = cluster.add_node(num_cpus=2, object_store_memory=STORE_BYTES)
     cluster.wait_for_nodes()
-    (raylet,) = second.all_processes["raylet"]
+    raylets = [
+        started.process.pid for n in (cluster.head_node, second) for started in n.all_processes["raylet"]
+    ]
     told = {
         "address": cluster.address,
         "environment": {k: v for k, v in os.environ.items() if k.startswith("RAY_")},
-        "second_raylet": raylet.process.pid,
+        "raylets": raylets,
     }
     print(json.dumps(told), flush=True)
     try:
