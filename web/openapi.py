@@ -11,7 +11,10 @@ Which keywords a handler names says what it gets:
     path, query      a model, from the address; what does not fit is 404 not_found, 422 invalid_query
     body             a model, from JSON; anything else is 400, 413, 415 or 422
     idempotency_key  the Idempotency-Key header: 400 when it is missing or misspelled
-    account_id       who asks, 16 bytes; every route needs a token unless it says security=None
+    account_id       who asks, 16 bytes; every route needs a patient's token unless it says security=None
+    staff            who asks, a web.auth.Staff, where the route says security="staff": 403 forbidden
+                     without one of its `roles`. Whether a department or a doctor is theirs, the handler asks
+                     web.auth.may_manage
 
 It returns what its annotation says (a dataclass, a model, a list), or bytes that are that very JSON already,
 or a response of its own; it raises web.errors.Problem. Models forbid what they do not know.
@@ -38,15 +41,16 @@ from swagger_ui_bundle import swagger_ui_path
 
 from engine.domain.limits import BODY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX
 from engine.domain.refusal import Reason
-from web.auth import account_of
+from engine.records.staff import Role
+from web.auth import account_of, staff_of
 from web.errors import Entry, Problem, expect, invalid, problems
 from web.faults import Fault
 from web.openapi_document import Json, as_3_0, document_of
 
 H = TypeVar("H", bound=Callable[..., Awaitable[object]])
-Security = Literal["bearer"]
+Security = Literal["bearer", "staff"]
 
-_KEYWORDS: Final = {"path", "query", "body", "idempotency_key", "account_id"}
+_KEYWORDS: Final = {"path", "query", "body", "idempotency_key", "account_id", "staff"}
 _BODY_FAULTS: Final = (
     Fault.MALFORMED_JSON,
     Fault.DUPLICATE_KEY,
@@ -70,12 +74,17 @@ class Operation:
     errors: tuple[str, ...]
     tags: tuple[str, ...]
     security: Security | None
+    roles: tuple[str, ...]  # any of them will do; none named: all staff
     path_adapter: TypeAdapter[Any] | None
     query_adapter: TypeAdapter[Any] | None
     body_adapter: TypeAdapter[Any] | None
     answer_adapter: TypeAdapter[Any] | None
     query_names: frozenset[str]
     query_lists: frozenset[str]
+    revalidated: bool = False
+    """Its answer has an ETag, and 304 says that it still holds: see web/conditional.py."""
+    accepted_adapter: TypeAdapter[Any] | None = None
+    """What 202 answers, where it may have to wait for somebody's consent."""
 
     @property
     def faults(self) -> list[str]:
@@ -83,6 +92,8 @@ class Operation:
         codes: dict[str, None] = dict.fromkeys(self.errors)
         if self.security:
             codes |= dict.fromkeys((Fault.UNAUTHENTICATED, Fault.TOKEN_EXPIRED))
+        if self.roles:
+            codes[Fault.FORBIDDEN] = None
         if "idempotency_key" in self.keywords:
             codes |= dict.fromkeys(_KEY_FAULTS)
         if self.path_adapter:
@@ -115,11 +126,16 @@ class Api:
         errors: Iterable[Reason | Fault] = (),
         tags: Sequence[str] = (),
         security: Security | None = "bearer",
+        roles: Sequence[str] = (),
         answer: Any = None,
+        revalidated: bool = False,
+        accepted: Any = None,
     ) -> Callable[[H], H]:
         """Declares a handler. `zh` is its summary in Chinese; its docstring is the English one.
 
-        `answer` names the documented type where the annotation cannot, as when the handler gives bytes.
+        `roles` are of engine.records.staff.Role, for security="staff": any of them may; without, all staff.
+        `answer` names the documented type where the annotation cannot, as when the handler gives bytes;
+        `accepted` is the type of a 202, which the handler gives as a response of its own.
         """
 
         def declare(handler: H) -> H:
@@ -138,6 +154,13 @@ class Api:
                 raise TypeError(f"{name} asks for {sorted(unknown)}, which no request has")
             if "account_id" in keywords and security is None:
                 raise TypeError(f"{name} asks who it is but needs no token")
+            for keyword, needed in (("account_id", "bearer"), ("staff", "staff")):
+                if keyword in keywords and security != needed:
+                    raise TypeError(f"{name} asks for {keyword} but its security is {security}")
+            if strange := set(roles) - set(Role):
+                raise TypeError(f"{name}: no roles are called {sorted(strange)}")
+            if roles and security != "staff":
+                raise TypeError(f"{name} names roles, which only staff have")
             path_names = set(re.findall(r"{(\w+)}", path))
             path_model = hints.get("path")
             if path_names != (set(path_model.model_fields) if path_model else set()):
@@ -156,6 +179,7 @@ class Api:
                 errors=tuple(str(code) for code in errors),
                 tags=tuple(tags),
                 security=security,
+                roles=tuple(map(str, roles)),
                 path_adapter=TypeAdapter(path_model) if path_model else None,
                 query_adapter=TypeAdapter(hints["query"]) if "query" in hints else None,
                 body_adapter=TypeAdapter(hints["body"]) if "body" in hints else None,
@@ -164,6 +188,8 @@ class Api:
                 query_lists=frozenset(
                     f.alias or n for n, f in query_fields.items() if _is_list(f.annotation)
                 ),
+                revalidated=revalidated,
+                accepted_adapter=TypeAdapter(accepted) if accepted is not None else None,
             )
             return handler
 
@@ -212,7 +238,10 @@ def _served(operation: Operation) -> Handler:
     status = operation.status
     secured = operation.security is not None
     headers = PRIVATE_HEADERS if secured else _JSON_HEADERS
+    is_for_staff = operation.security == "staff"
+    roles = frozenset(operation.roles)
     wants_account = "account_id" in operation.keywords
+    wants_staff = "staff" in operation.keywords
     wants_key = "idempotency_key" in operation.keywords
     path_of = operation.path_adapter.validator.validate_strings if operation.path_adapter else None
     # Not validate_strings, which knows no lists; lax Python mode reads "5" as 5 as well.
@@ -223,7 +252,13 @@ def _served(operation: Operation) -> Handler:
 
     async def serve(request: web.Request) -> web.StreamResponse:
         arguments: dict[str, Any] = {}
-        if secured:
+        if is_for_staff:
+            staff = staff_of(request)
+            if roles and roles.isdisjoint(staff.roles):
+                raise Problem(Fault.FORBIDDEN, roles=list(operation.roles))
+            if wants_staff:
+                arguments["staff"] = staff
+        elif secured:
             account_id = account_of(request)
             if wants_account:
                 arguments["account_id"] = account_id
@@ -422,7 +457,10 @@ api: Final = Api(
         "patients": "就诊人 / the people an account books for",
         "catalog": "科室、医生、排班与号源 / departments, practitioners, schedules, slots",
         "appointments": "预约 / appointments",
+        "waitlist": "候补 / waiting for a number that comes back",
         "bills": "支付 / payment",
+        "conduct": "处罚与申诉 / penalties and appeals",
+        "desk": "窗口与管理 / for the staff at the desk",
     },
 )
 """The patient-facing API: modules declare their routes on it; web/app.py imports them, then sets it up."""

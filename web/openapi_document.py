@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # web/openapi.py itself imports this module
 
 Json = dict[str, Any]
 
+_PARTS: Final = ("path", "query", "body", "answer", "accepted")
 _REFERENCES: Final = re.compile(r'"#/components/schemas/([^"]+)"')
 
 
@@ -36,13 +37,15 @@ def document_of(info: Json, tags: Mapping[str, str], operations: "list[Operation
                 wanted.append((_Wanted(i, part), "validation", adapter))
         if operation.answer_adapter is not None:
             wanted.append((_Wanted(i, "answer"), "serialization", operation.answer_adapter))
+        if operation.accepted_adapter is not None:
+            wanted.append((_Wanted(i, "accepted"), "serialization", operation.accepted_adapter))
     schemas, definitions = TypeAdapter.json_schemas(wanted, ref_template="#/components/schemas/{model}")
     components: Json = {"Problem": _PROBLEM, **definitions.get("$defs", {})}
     found = {key: schema for (key, _), schema in schemas.items()}
 
     paths: Json = {}
     for i, operation in enumerate(operations):
-        parts = {part: found.get(_Wanted(i, part)) for part in ("path", "query", "body", "answer")}
+        parts = {part: found.get(_Wanted(i, part)) for part in _PARTS}
         described = _described(operation, parts, components)
         paths.setdefault(operation.path, {})[operation.method.lower()] = described
     used: dict[str, None] = {}
@@ -66,7 +69,16 @@ def document_of(info: Json, tags: Mapping[str, str], operations: "list[Operation
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
                     "description": "POST /api/v1/sessions 所得的 access_token / the access_token from there",
-                }
+                },
+                "staff": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": (
+                        "职工的 access_token，由 grant=password 所得；患者的令牌不可用 / "
+                        "of staff, from grant=password; a patient's token does not do"
+                    ),
+                },
             },
         },
     }
@@ -74,10 +86,11 @@ def document_of(info: Json, tags: Mapping[str, str], operations: "list[Operation
 
 def _described(operation: "Operation", schemas: Mapping[str, Any], components: Json) -> Json:
     summary, _, rest = (inspect.getdoc(operation.handler) or "").partition("\n")
+    who = f"For staff with one of these roles: {', '.join(operation.roles)}." if operation.roles else ""
     described: Json = {
         "operationId": operation.handler.__name__,
         "summary": operation.zh,
-        "description": "\n\n".join(part for part in (summary.strip(), rest.strip()) if part),
+        "description": "\n\n".join(part for part in (summary.strip(), rest.strip(), who) if part),
         "tags": list(operation.tags),
     }
     parameters = [
@@ -86,6 +99,8 @@ def _described(operation: "Operation", schemas: Mapping[str, Any], components: J
     ]
     if "idempotency_key" in operation.keywords:
         parameters.append(_IDEMPOTENCY_KEY)
+    if operation.revalidated:
+        parameters.append(_IF_NONE_MATCH)
     if parameters:
         described["parameters"] = parameters
     if schemas["body"] is not None:
@@ -96,14 +111,24 @@ def _described(operation: "Operation", schemas: Mapping[str, Any], components: J
     answered: Json = {"description": HTTPStatus(operation.status).phrase}
     if schemas["answer"] is not None:
         answered["content"] = {"application/json": {"schema": schemas["answer"]}}
+    otherwise: Json = {}
+    if operation.revalidated:
+        answered["headers"] = {"ETag": {"schema": {"type": "string"}}}
+        otherwise["304"] = {"description": "未变化 / what the client has still holds"}
+    if schemas["accepted"] is not None:
+        otherwise["202"] = {
+            "description": "已提交，待批准 / stored; it waits for somebody's consent",
+            "content": {"application/json": {"schema": schemas["accepted"]}},
+        }
     by_status: dict[int, list[str]] = {}
     for code in operation.faults:
         by_status.setdefault(TABLE[code].status, []).append(code)
     described["responses"] = {
         str(operation.status): answered,
+        **otherwise,
         **{str(status): _problem_answer(codes) for status, codes in sorted(by_status.items())},
     }
-    described["security"] = [{"bearer": []}] if operation.security else []
+    described["security"] = [{operation.security: []}] if operation.security else []
     return described
 
 
@@ -172,6 +197,14 @@ _IDEMPOTENCY_KEY: Final[Json] = {
     },
 }
 
+_IF_NONE_MATCH: Final[Json] = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "上次应答的 ETag；未变则答 304 / of the answer one has; 304 where it still holds",
+    "schema": {"type": "string"},
+}
+
 _PROBLEM: Final[Json] = {
     "type": "object",
     "description": "RFC 9457。客户端依据 code 处理 / clients act on code, people read title and detail",
@@ -203,6 +236,11 @@ _PROBLEM: Final[Json] = {
         "retry_after": {"type": "integer", "description": "秒 / seconds"},
         "rule": {"type": "string", "description": "拒绝所依据的规则 / the rule that refused"},
         "limit": {"type": "integer", "description": "规则的界限 / the rule's limit"},
+        "roles": {
+            "type": "array",
+            "description": "可执行该操作的角色 / the roles that may do this",
+            "items": {"type": "string"},
+        },
         "appointment_id": {"type": "string", "format": "uuid"},
         "until": {"type": "string", "format": "date-time"},
         "key": {"type": "string", "description": "重复的键 / the key that was repeated"},

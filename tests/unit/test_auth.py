@@ -3,12 +3,15 @@
 import base64
 import json
 import secrets
+from dataclasses import replace
 
 import jwt
 import pytest
 
+from engine.domain.policy import Channel
+from engine.records.staff import Role
 from web import auth
-from web.auth import AUDIENCE, ISSUER, Tokens
+from web.auth import AUDIENCE, ISSUER, TOKEN_CHARS_MAX, Refreshing, Staff, Tokens
 from web.errors import Problem
 
 SECRET = secrets.token_bytes(32)
@@ -158,3 +161,119 @@ def test_memory_is_bounded_and_keeps_no_bad_token(tokens: Tokens, monkeypatch: p
 def test_a_short_secret_is_refused() -> None:
     with pytest.raises(ValueError, match="31 bytes"):
         Tokens(bytes(31), 1, 1)
+
+
+# Staff.
+
+DESK = Staff(
+    bytes(range(1, 17)), "desk", "窗口", frozenset((Role.DESK, Role.MANAGER)), None, "03", Channel.WINDOW
+)
+STAFF_CLAIMS: dict[str, object] = {
+    "typ": "staff_access",
+    "usr": "desk",
+    "name": "窗口",
+    "roles": ["desk"],
+    "pra": None,
+    "dep": "03",
+    "chn": 2,
+}
+
+
+def staff_refusal(tokens: Tokens, authorization: str | None) -> str:
+    with pytest.raises(Problem) as caught:
+        tokens.staff_of_header(authorization)
+    return caught.value.code.value
+
+
+def test_staff_are_known_again_by_their_token_alone(tokens: Tokens) -> None:
+    header = f"Bearer {tokens.issue_staff(DESK).access_token}"
+    assert tokens.staff_of_header(header) == DESK
+    assert tokens.staff_of_header(header) == DESK  # now from memory
+    assert tokens.who_of_header(header) == DESK
+    assert isinstance(tokens.staff_of_header(header).channel, Channel)
+
+
+def test_the_longest_staff_fit_into_a_token(tokens: Tokens) -> None:
+    long = Staff(
+        bytes(16), "u" * 64, "\N{GRINNING FACE}" * 64, frozenset(Role), "p" * 64, "d" * 64, Channel.MANAGEMENT
+    )
+    token = tokens.issue_staff(long).access_token
+    assert len(token) <= TOKEN_CHARS_MAX
+    assert tokens.staff_of_header(f"Bearer {token}") == long
+
+
+def test_a_staff_token_is_no_account_and_the_other_way_round(tokens: Tokens) -> None:
+    staff = f"Bearer {tokens.issue_staff(DESK).access_token}"
+    patient = f"Bearer {tokens.issue(ACCOUNT).access_token}"
+    for _ in range(2):  # verified anew, and from memory
+        assert refusal(tokens, staff) == "unauthenticated"
+        assert staff_refusal(tokens, patient) == "unauthenticated"
+        assert tokens.staff_of_header(staff) == DESK
+        assert tokens.account_of_header(patient) == ACCOUNT
+        assert tokens.who_of_header(staff) == DESK
+        assert tokens.who_of_header(patient) == ACCOUNT
+
+
+def test_nobody_is_nobody(tokens: Tokens) -> None:
+    for header in (None, "", "Basic x", "Bearer ", "Bearer garbage"):
+        assert staff_refusal(tokens, header) == "unauthenticated"
+        with pytest.raises(Problem, match="unauthenticated"):
+            tokens.who_of_header(header)
+
+
+def test_refresh_says_whose_it_is(tokens: Tokens) -> None:
+    mine, theirs = tokens.issue(ACCOUNT), tokens.issue_staff(DESK)
+    assert tokens.who_of_refresh(mine.refresh_token) == Refreshing(ACCOUNT, is_staff=False)
+    assert tokens.who_of_refresh(theirs.refresh_token) == Refreshing(DESK.id, is_staff=True)
+    for token in (mine.access_token, theirs.access_token):
+        with pytest.raises(Problem, match="unauthenticated"):
+            tokens.who_of_refresh(token)
+    with pytest.raises(Problem, match="unauthenticated"):
+        tokens.account_of_refresh(theirs.refresh_token)
+    for header in (f"Bearer {mine.refresh_token}", f"Bearer {theirs.refresh_token}"):
+        assert staff_refusal(tokens, header) == refusal(tokens, header) == "unauthenticated"
+
+
+def test_staff_tokens_expire_from_memory_too(tokens: Tokens, clock: Clock) -> None:
+    header = f"Bearer {tokens.issue_staff(DESK).access_token}"
+    assert tokens.staff_of_header(header) == DESK
+    clock.now = 2800
+    assert staff_refusal(tokens, header) == "token_expired"  # from memory
+    assert staff_refusal(tokens, header) == "token_expired"  # verified anew
+    with pytest.raises(Problem, match="token_expired"):
+        tokens.who_of_header(header)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"usr": None},
+        {"name": None},
+        {"roles": None},
+        {"roles": 7},
+        {"roles": [[]]},
+        {"chn": None},
+        {"chn": "window"},
+        {"sub": "not an id"},
+        {"typ": "staff"},
+        {"typ": ["staff_access"]},
+        {"typ": "staff_refresh"},
+        {"typ": "access"},
+    ],
+)
+def test_staff_claims_that_are_not_whole(tokens: Tokens, changes: dict[str, object]) -> None:
+    whole = {**STAFF_CLAIMS, "pra": "D1"}
+    assert tokens.staff_of_header(f"Bearer {signed(**whole)}").practitioner_id == "D1"
+    assert staff_refusal(tokens, f"Bearer {signed(**{**whole, **changes})}") == "unauthenticated"
+
+
+def test_patients_do_not_push_staff_out_of_memory(tokens: Tokens, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auth, "VERIFIED_MAX", 2)
+    monkeypatch.setattr(auth, "VERIFIED_STAFF_MAX", 2)
+    staff = [f"Bearer {tokens.issue_staff(replace(DESK, id=bytes([n]) * 16)).access_token}" for n in range(3)]
+    for header in staff:
+        tokens.staff_of_header(header)
+    for n in range(5):
+        tokens.account_of_header(f"Bearer {tokens.issue(bytes([n]) * 16).access_token}")
+    assert list(tokens._verified_staff) == staff[1:]
+    assert len(tokens._verified) == 2
