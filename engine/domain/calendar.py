@@ -13,11 +13,16 @@ from zoneinfo import ZoneInfo
 
 from engine.domain.limits import SLOT_MINUTES
 from engine.domain.planning import Plan, PlannedSlot, Session
+from engine.domain.policy import Policy
+from engine.domain.release import release
 
 PERIODS: Final = ("morning", "afternoon", "night")  # in the order of the day
 
 EMERGENCY: Final = "emergency"
 """The number class whose sessions are held on closed holidays too."""
+
+WITHOUT_POLICY: Final = Policy()
+"""Every seat is open to everybody as soon as it is published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +81,9 @@ def plan_day(
     holidays: Mapping[date, Holiday],
     class_fees_fen: Mapping[str, int],
     zone: ZoneInfo,
+    policy: Policy = WITHOUT_POLICY,
 ) -> Plan | None:
-    """One practitioner's `day`; None when there is no clinic.
+    """One practitioner's `day`, with the shares that the policy makes; None when there is no clinic.
 
     `templates` and `overrides` (by day and period) are that practitioner's, valid as the hospital files
     demand: known classes, times on the half hour, sessions of a day that do not overlap.
@@ -90,21 +96,21 @@ def plan_day(
             continue
         slots = tuple(
             PlannedSlot(clock, starts_at, capacity)
-            for clock, starts_at in _slot_starts(day, starts, ends, zone)
+            for clock, starts_at in slot_starts(day, starts, ends, zone)
         )
         if not slots:
             continue
         fee_fen = class_fees_fen[template.number_class_id] if template.fee_fen is None else template.fee_fen
-        plan.append(
-            Session(
-                template.period,
-                template.department_id,
-                template.number_class_id,
-                template.room_id,
-                fee_fen,
-                slots,
-            )
+        session = Session(
+            template.period,
+            template.department_id,
+            template.number_class_id,
+            template.room_id,
+            fee_fen,
+            slots,
         )
+        terms = policy.terms_of(template.department_id, template.number_class_id)
+        plan.append(release(session, terms, day, zone))
     return tuple(plan) or None
 
 
@@ -120,7 +126,7 @@ def hours_of(template: SessionTemplate, override: SessionOverride | None) -> tup
 
 
 @lru_cache(maxsize=4096)  # a day's few working hours are shared by a thousand practitioners
-def _slot_starts(day: date, starts: time, ends: time, zone: ZoneInfo) -> tuple[tuple[str, int], ...]:
+def slot_starts(day: date, starts: time, ends: time, zone: ZoneInfo) -> tuple[tuple[str, int], ...]:
     """(hhmm, ms since the epoch) of every slot that ends by `ends`.
 
     Daylight saving: a local time that does not exist that day is left out; of one that comes twice, the

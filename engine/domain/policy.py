@@ -154,6 +154,27 @@ class Suspension:
     days_max: int = 7  # how far from the visit another one may be
 
 
+APPROVABLE: Final = (
+    "open_session",
+    "change_capacity",
+    "move_session",
+    "add_seats",  # 加号 for a count
+    "add_patient",  # 加号 for one patient
+    "suspend",  # 停诊
+    "substitute",  # 替诊
+    "pause",
+    "resume",
+    "change_template",
+)
+"""Schedule work that a hospital may bind to somebody's consent."""
+
+SUBSTITUTES: Final = ("department", "first_level", "hospital")
+"""Of the same department, of those under the same first-level one, or of any."""
+
+APPROVERS: Final = ("desk", "schedule_office", "manager")
+"""Staff roles that may be asked for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     hold_seconds: int = HOLD_SECONDS_DEFAULT
@@ -167,8 +188,10 @@ class Policy:
     no_show_after_minutes: int | None = None  # past the slot, who has not come; None: the desk says
     conduct: tuple[ConductRule, ...] = ()
     approvals: Mapping[str, str] = field(default_factory=dict)
-    """Command word -> the role that must agree to it."""
+    """Of APPROVABLE -> of APPROVERS: the role that must agree to it."""
     suspension: Suspension = Suspension()
+    substitutes: str = "department"
+    """Of SUBSTITUTES: how far from a session's department its substitute (替诊) may be."""
     terms: Mapping[tuple[str, str], Terms] = field(default_factory=dict)
     """(department, class) -> terms; "" stands for all. Every level is whole: the file's reader merges."""
 

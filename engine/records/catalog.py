@@ -6,7 +6,7 @@ notifies `catalog` with the new version.
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from sys import intern
 from typing import Final
@@ -18,7 +18,18 @@ import orjson
 from engine.domain.calendar import Holiday, SessionOverride, SessionTemplate, plan_day
 from engine.domain.eligibility import DepartmentRule
 from engine.domain.ids import ScheduleKey
-from engine.domain.planning import Plan, PlannedSlot, Session, plan_as_data, plan_from_data
+from engine.domain.planning import (
+    Plan,
+    PlannedSlot,
+    Session,
+    Share,
+    Stage,
+    plan_as_data,
+    plan_from_data,
+)
+from engine.domain.policy import Policy
+from engine.records.catalog_version import announce_change, lock_catalog
+from engine.records.policies import load_policy
 
 _DAY_MS: Final = 86_400_000
 _EPOCH_ORDINAL: Final = date(1970, 1, 1).toordinal()
@@ -105,6 +116,10 @@ class SessionOutline:
     room_id: str | None
     fee_fen: int
     slots: "tuple[SlotOutline, ...]"
+    shares: tuple[Share, ...] = ()  # stages are relative too, like the slots
+    runs: "tuple[tuple[tuple[int, int], ...], ...]" = ()  # each slot's; empty where there are no shares
+    status: str = "open"
+    substitute_id: str | None = None
 
 
 SlotOutline = tuple[str, int, int]
@@ -119,10 +134,10 @@ class ScheduleRow:
     day: date
     opened: bool  # an actor has taken it over and knows better
     sessions: tuple[SessionOutline, ...]
+    id: str = field(init=False, compare=False, repr=False)  # kept: readers ask for it all the time
 
-    @property
-    def id(self) -> str:
-        return self.key.schedule_id
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "id", self.key.schedule_id)
 
     @property
     def key(self) -> ScheduleKey:
@@ -143,10 +158,46 @@ class ScheduleRow:
                 s.number_class_id,
                 s.room_id,
                 s.fee_fen,
-                tuple(PlannedSlot(clock, midnight + start, capacity) for clock, start, capacity in s.slots),
+                tuple(
+                    PlannedSlot(clock, midnight + start, capacity, runs)
+                    for (clock, start, capacity), runs in zip(
+                        s.slots, s.runs or ((),) * len(s.slots), strict=True
+                    )
+                ),
+                _moved(s.shares, midnight),
+                s.status,
+                s.substitute_id,
             )
             for s in self.sessions
         )
+
+
+def schedule_row(practitioner_id: str, day: date, opened: bool, plan: Plan) -> ScheduleRow:
+    """A day that has become known by itself. Many of them share their parts: see `load_schedules`."""
+    midnight = (day.toordinal() - _EPOCH_ORDINAL) * _DAY_MS
+    return ScheduleRow(practitioner_id, day, opened, tuple(_outline(s, midnight) for s in plan))
+
+
+def _outline(session: Session, midnight: int) -> SessionOutline:
+    return SessionOutline(
+        intern(session.period),
+        intern(session.department_id),
+        intern(session.number_class_id),
+        None if session.room_id is None else intern(session.room_id),
+        session.fee_fen,
+        tuple((intern(s.clock), s.starts_at - midnight, s.capacity) for s in session.slots),
+        _moved(session.shares, -midnight),
+        tuple(s.runs for s in session.slots) if session.shares else (),
+        intern(session.status),
+        session.substitute_id,
+    )
+
+
+def _moved(shares: tuple[Share, ...], ms: int) -> tuple[Share, ...]:
+    return tuple(
+        Share(share.pool, tuple(Stage(stage.at + ms, stage.channels) for stage in share.stages))
+        for share in shares
+    )
 
 
 async def load_catalog(connection: asyncpg.Connection) -> Catalog:
@@ -199,16 +250,11 @@ async def load_schedules(
             midnight = (day.toordinal() - _EPOCH_ORDINAL) * _DAY_MS
             outlines = []
             for session in plan_from_data(orjson.loads(plan)):
-                slots = tuple((intern(s.clock), s.starts_at - midnight, s.capacity) for s in session.slots)
-                outline = SessionOutline(
-                    intern(session.period),
-                    intern(session.department_id),
-                    intern(session.number_class_id),
-                    None if session.room_id is None else intern(session.room_id),
-                    session.fee_fen,
-                    slots_shared.setdefault(slots, slots),
-                )
-                outlines.append(sessions_shared.setdefault(outline, outline))
+                outline = _outline(session, midnight)
+                if outline not in sessions_shared:
+                    slots = outline.slots
+                    sessions_shared[outline] = replace(outline, slots=slots_shared.setdefault(slots, slots))
+                outlines.append(sessions_shared[outline])
             sessions = tuple(outlines)
             rows.append(
                 ScheduleRow(
@@ -234,10 +280,11 @@ class Published:
 
 
 async def publish_schedules(connection: asyncpg.Connection, first_day: date, days: int) -> int:
-    """Makes `schedule` say what the templates say, from `first_day` on, and tells how many rows changed.
+    """Makes `schedule` say what templates and policy say, from `first_day` on; tells how many rows changed.
 
     Missing days are added for `days` days. Days that are already there, also later ones, are rewritten or
-    taken away when their clinic is another or gone; opened ones never. When nothing changed, nobody is told.
+    taken away when their clinic is another or gone, or opens otherwise; opened days never. When nothing
+    changed, nobody is told.
     """
     async with connection.transaction():
         published = await write_schedules(connection, first_day, days)
@@ -271,18 +318,6 @@ async def write_schedules(connection: asyncpg.Connection, first_day: date, days:
     return Published(changed, kept)
 
 
-async def lock_catalog(connection: asyncpg.Connection) -> None:
-    """One writer of catalog and schedules at a time, until the transaction ends."""
-    await connection.execute("select pg_advisory_xact_lock(hashtext('xinglin.catalog'))")
-
-
-async def announce_change(connection: asyncpg.Connection) -> int:
-    """The new catalog version; whoever listens on `catalog` hears it once the transaction commits."""
-    version = await connection.fetchval("update catalog_version set version = version + 1 returning version")
-    await connection.execute("select pg_notify('catalog', $1)", str(version))
-    return int(version)
-
-
 _REWRITE: Final = """
 update schedule s set plan = u.plan::jsonb
   from unnest($1::text[], $2::text[]) as u (id, plan)
@@ -311,12 +346,15 @@ class _Week:
     overrides: Mapping[str, dict[tuple[date, str], SessionOverride]]
     holidays: Mapping[date, Holiday]
     class_fees_fen: Mapping[str, int]
+    policy: Policy
 
     def plans(self, day: date) -> Iterator[tuple[str, Plan]]:
         """Every practitioner who has a clinic on `day`."""
         for practitioner_id, templates in self.templates.items():
             overrides = self.overrides.get(practitioner_id, {})
-            plan = plan_day(day, templates, overrides, self.holidays, self.class_fees_fen, self.zone)
+            plan = plan_day(
+                day, templates, overrides, self.holidays, self.class_fees_fen, self.zone, self.policy
+            )
             if plan is not None:
                 yield practitioner_id, plan
 
@@ -344,6 +382,7 @@ async def _load_week(connection: asyncpg.Connection, first_day: date) -> _Week:
         overrides,
         {row["day"]: Holiday(*row) for row in holidays},
         {row["id"]: row["fee_fen"] for row in classes},
+        await load_policy(connection, Policy()),  # pools and openings are never of the settings
     )
 
 

@@ -18,6 +18,7 @@ import yaml
 
 from engine.domain.calendar import PERIODS, Holiday, SessionOverride, SessionTemplate, hours_of, sessions_on
 from engine.domain.limits import NAME_CHARS_MAX, SLOT_CAPACITY_MAX
+from engine.domain.policy import Policy
 from engine.records.catalog import Department, Hospital, NumberClass, Practitioner, Room
 from engine.records.hospital_rules import (
     AGE_MAX,
@@ -28,6 +29,7 @@ from engine.records.hospital_rules import (
     FILES,
     HOSPITAL,
     OVERRIDES,
+    POLICY,
     PRACTITIONERS,
     ROOMS,
     SEXES,
@@ -40,6 +42,7 @@ from engine.records.hospital_rules import (
     is_zone,
     leads_back,
 )
+from engine.records.policy_file import Known, PolicyRefused, read_policy
 
 _T = TypeVar("_T")
 
@@ -57,6 +60,7 @@ class HospitalFiles:
     rooms: tuple[Room, ...]
     templates: tuple[SessionTemplate, ...]
     overrides: tuple[SessionOverride, ...]
+    policy: str | None = None  # the text of policy.yaml; None: there is none, so the one in force stays
 
 
 def read_hospital(path: Path) -> HospitalFiles:
@@ -81,6 +85,7 @@ class _Reading:
         sound = not any(error.file in (HOSPITAL, TEMPLATES) for error in self.errors)
         week = _by_practitioner(templates) if sound else None
         overrides = self._overrides(practitioners, week, holidays or {})
+        policy = self._policy(departments, classes)
         if self.errors:
             raise ImportRefused(self.errors)
         assert departments is not None and practitioners is not None and rooms is not None
@@ -95,6 +100,7 @@ class _Reading:
             _whole(rooms),
             tuple(templates),
             tuple(overrides),
+            policy,
         )
 
     def _wrong(self, file: str, line: int, reason: str) -> None:
@@ -443,6 +449,27 @@ class _Reading:
                     f"the {override.period} then overlaps or is not in the order of the day with the"
                     f" {other.period} of {day}: correct the times"
                 )
+
+    # policy.yaml
+
+    def _policy(
+        self,
+        departments: Mapping[str, Department | None] | None,
+        classes: Mapping[str, NumberClass | None] | None,
+    ) -> str | None:
+        if not (self.folder / POLICY).exists():
+            return None
+        text = self._content(POLICY)
+        known = None
+        if departments is not None and classes is not None:  # else its ids cannot be judged
+            parents = {d.parent_id for d in departments.values() if d is not None}
+            known = Known({id_: id_ not in parents for id_ in departments}, classes)
+        try:
+            if text is not None:
+                read_policy(text, Policy(), known)
+        except PolicyRefused as refused:
+            self.errors += refused.errors
+        return text
 
     def _rows(self, name: str) -> list[Fields] | None:
         """The lines of a CSV file; None when it cannot be read or its header is wrong."""

@@ -11,7 +11,8 @@ from typing import Final
 
 import asyncpg
 
-from engine.records.catalog import announce_change, lock_catalog, write_schedules
+from engine.records.catalog import write_schedules
+from engine.records.catalog_version import announce_change, lock_catalog
 from engine.records.hospital_file import HospitalFiles
 from engine.records.hospital_rules import (
     DEPARTMENTS,
@@ -23,6 +24,7 @@ from engine.records.hospital_rules import (
     FileError,
     ImportRefused,
 )
+from engine.records.policies import policy_in_force, write_policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,7 @@ async def _import(
 
     ids = {table.name: [str(key[0]) for key in gone[table.name]] for table in _ENTITIES}
     await _refuse_what_is_booked(connection, ids)
+    tables["policy"] = await _write_policy(connection, files.policy)
     published = await write_schedules(connection, first_day, publish_days)
     # Days before first_day that nobody ever opened.
     await connection.execute(
@@ -144,6 +147,15 @@ async def _import(
     if report.changes:
         await announce_change(connection)
     return report
+
+
+async def _write_policy(connection: asyncpg.Connection, text: str | None) -> Changes:
+    """A hospital without policy.yaml keeps the policy that is in force."""
+    if text is None:
+        return Changes()
+    first = await policy_in_force(connection) is None
+    changed = await write_policy(connection, text, "xinglin import")
+    return Changes(added=int(changed and first), changed=int(changed and not first))
 
 
 async def _write(

@@ -20,7 +20,8 @@ PRACTITIONERS: Final = "practitioners.csv"
 ROOMS: Final = "rooms.csv"
 TEMPLATES: Final = "templates.csv"
 OVERRIDES: Final = "overrides.csv"
-FILES: Final = (HOSPITAL, DEPARTMENTS, PRACTITIONERS, ROOMS, TEMPLATES, OVERRIDES)
+POLICY: Final = "policy.yaml"
+FILES: Final = (HOSPITAL, DEPARTMENTS, PRACTITIONERS, ROOMS, TEMPLATES, OVERRIDES, POLICY)
 
 TITLES: Final = ("chief", "associate_chief", "attending", "resident")
 SEXES: Final = ("male", "female")
@@ -53,21 +54,23 @@ COLUMNS: Final[Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
 
 @dataclass(frozen=True, slots=True)
 class FileError:
-    """What is wrong, where, and what to do. Line 0: the file as a whole."""
+    """What is wrong, where, and what to do. Line 0: the file as a whole; column 0: the whole line."""
 
     file: str
     line: int
     reason: str
+    column: int = 0
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.reason}" if self.line else f"{self.file}: {self.reason}"
+        place = [self.file, *(str(n) for n in (self.line, self.column) if n)]
+        return f"{':'.join(place)}: {self.reason}"
 
 
 class ImportRefused(Exception):
     """The files are not right, or the database cannot follow them. Nothing was changed."""
 
     def __init__(self, errors: Iterable[FileError]) -> None:
-        self.errors = tuple(sorted(errors, key=lambda e: (FILES.index(e.file), e.line)))
+        self.errors = tuple(sorted(errors, key=lambda e: (FILES.index(e.file), e.line, e.column)))
         super().__init__("\n".join(map(str, self.errors)))
 
 

@@ -1,0 +1,195 @@
+"""`xinglin policy`: the hospital's rules, checked, tried and applied; beside a running server or without."""
+
+import asyncio
+import getpass
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncpg
+import click
+from rich.console import Console
+
+from engine.settings import Settings
+from web.command_line import DATABASE_URL, HOME, fail, settings_of
+
+T = TypeVar("T")
+
+_FILE = click.argument("file", type=click.Path(path_type=Path))
+
+
+@click.group()
+def policy() -> None:
+    """Check, try and apply policy.yaml: docs/POLICY.md."""
+
+
+@policy.command()
+@_FILE
+@HOME
+@DATABASE_URL
+def check(file: Path, **given: Any) -> None:
+    """Tell every error in FILE with its line. Exit status 1 when there is one.
+
+    Ids of departments and classes are checked against the database, where there is one.
+    """
+    from engine.domain.policy import Policy
+    from engine.records.policies import known_ids
+    from engine.records.policy_file import PolicyRefused, read_policy
+
+    settings = settings_of(given)
+    text = _text(file)
+    known = None
+    if settings.database_url is not None or (settings.home / "postgres").exists():
+        known = _with_database(settings, known_ids, only_read=True)
+    try:
+        read_policy(text, Policy(), known, str(file))
+    except PolicyRefused as refused:
+        _tell(refused)
+        fail(f"{len(refused.errors)} errors")
+    unchecked = "" if known is not None else "; there is no database here, so ids were not checked"
+    click.echo(f"{file} is right{unchecked}")
+
+
+@policy.command()
+@_FILE
+@click.option("--who", help="Who puts it in force.  [default: the name of this login]")
+@HOME
+@DATABASE_URL
+def apply(file: Path, who: str | None, **given: Any) -> None:
+    """Put FILE in force: for what is published from now on, and for days that nobody has booked yet.
+
+    A running server follows at once. Booked days keep the seats that they have opened with.
+    """
+    from engine.records.catalog import load_catalog, write_schedules
+    from engine.records.policies import store_policy
+    from engine.records.policy_file import PolicyRefused
+
+    settings = settings_of(given)
+    text = _text(file)
+
+    async def stored(connection: asyncpg.Connection) -> str:
+        zone = (await load_catalog(connection)).hospital.zone
+        async with connection.transaction():
+            if not await store_policy(connection, text, who or getpass.getuser(), str(file)):
+                return "is in force already"
+            today = datetime.now(zone).date()
+            published = await write_schedules(connection, today, settings.publish_days)
+        return f"is in force: {published.changed} published days rewritten, {published.kept} kept as booked"
+
+    try:
+        told = _with_database(settings, stored)
+    except PolicyRefused as refused:
+        _tell(refused)
+        fail(f"{len(refused.errors)} errors, nothing was changed")
+    click.echo(f"{file} {told}")
+
+
+@policy.command()
+@HOME
+@DATABASE_URL
+def show(**given: Any) -> None:
+    """Print the policy in force as it was written."""
+    from engine.records.policies import policy_in_force
+
+    record = _with_database(settings_of(given), policy_in_force, only_read=True)
+    if record is None:
+        click.echo(
+            "xinglin: no policy is in force; everything is as by default and in the settings", err=True
+        )
+        return
+    click.echo(f"# version {record.version}, put in force by {record.who} at {record.at:%F %T %Z}", err=True)
+    sys.stdout.write(record.yaml)
+
+
+@policy.command("dry-run")
+@_FILE
+@click.option(
+    "--from", "first", required=True, type=click.DateTime(["%Y-%m-%d"]), help="First day of visits."
+)
+@click.option("--to", "last", required=True, type=click.DateTime(["%Y-%m-%d"]), help="Last day of visits.")
+@HOME
+@DATABASE_URL
+def dry_run(file: Path, first: datetime, last: datetime, **given: Any) -> None:
+    """Replay recorded days under the policy in force and under FILE, and show what would differ.
+
+    Changes nothing, and may be run on a database in use.
+    """
+    from engine.records.policies import known_ids, load_policy, of_settings
+    from engine.records.policy_file import PolicyRefused, read_policy
+    from web.policy_dry_run import Comparison, compare, read_days
+    from web.policy_dry_run import show as show_comparison
+
+    settings = settings_of(given)
+    text = _text(file)
+    if last < first:
+        fail(f"--to {last:%F} is before --from {first:%F}: swap them")
+    fallback = of_settings(settings)
+
+    async def compared(connection: asyncpg.Connection) -> Comparison:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            before = await load_policy(connection, fallback)
+            after = read_policy(text, fallback, await known_ids(connection), str(file))
+            days = await read_days(connection, first.date(), last.date())
+        return compare(days, before, after)
+
+    try:
+        found = _with_database(settings, compared, only_read=True)
+    except PolicyRefused as refused:
+        _tell(refused)
+        fail(f"{len(refused.errors)} errors")
+    show_comparison(found, Console())
+
+
+def _text(file: Path) -> str:
+    from engine.records.policy_file import BYTES_MAX
+
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(BYTES_MAX + 1)
+    except OSError as error:
+        fail(f"{file}: cannot be read: {error.strerror}")
+    if len(data) > BYTES_MAX:
+        fail(f"{file}: is larger than {BYTES_MAX // 1024} KiB")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        fail(f"{file}:{line}: is not UTF-8: save it as 'UTF-8 text'")
+
+
+def _tell(refused: Any) -> None:
+    for error in refused.errors:
+        click.echo(str(error), err=True)
+
+
+def _with_database(
+    settings: Settings, work: Callable[[asyncpg.Connection], Awaitable[T]], only_read: bool = False
+) -> T:
+    """`only_read`: the database must be there, with its schema."""
+    from engine import database
+    from web.importing import DATABASE_FAILURES, database_of
+
+    async def done(url: str) -> T:
+        if settings.database_url is None and not only_read:
+            await database.create_if_missing(url)
+        connection = await database.connect(url)
+        try:
+            if not only_read:
+                await database.migrate(connection)
+            return await work(connection)
+        except asyncpg.UndefinedTableError:
+            where = database.address_of(url)
+            raise database.DatabaseFailed(f"{where} is not Xinglin's, or not of this version") from None
+        finally:
+            await connection.close()
+
+    home = settings.home.resolve()
+    if only_read and settings.database_url is None and not (home / "postgres").exists():
+        fail(f"there is no database in {home}: pass its --home, or --database-url")
+    try:
+        with database_of(settings) as url:
+            return asyncio.run(done(url))
+    except DATABASE_FAILURES as failed:
+        fail(str(failed))
