@@ -1,6 +1,6 @@
 """The gateway's side: which shard an actor lives in, and how a command gets there and back.
 
-`ask` gives an Answer, a Refusal, or Unknown. Unknown is no failure: the command may have been done. Whoever
+`ask` gives a Reply, a Refusal, or Unknown. Unknown is no failure: the command may have been done. Whoever
 wants to know asks again with the same ids; that is harmless, because commands carry them.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from engine.domain.limits import BATCH_COMMANDS_MAX, COURIER_QUEUE_MAX
 from engine.domain.refusal import Reason, Refusal
-from engine.domain.schedule import Answer, Command
+from engine.domain.schedule import Command, Reply
 from engine.journal.codec import pack_asks, unpack_replies
 
 IN_FLIGHT_MAX = 3  # messages on their way to one shard: one is being written while the next ones gather
@@ -35,7 +35,7 @@ class Unknown:
 
 
 UNKNOWN = Unknown()
-Outcome = Answer | Refusal | Unknown
+Outcome = Reply | Refusal | Unknown
 Send = Callable[[int, bytes], Awaitable[bytes]]
 """Carries a message to a shard and its replies back; raises ShardAway."""
 

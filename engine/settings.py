@@ -30,6 +30,7 @@ class Settings(BaseSettings):
     publish_days: int = Field(14, ge=1, le=366, description="days ahead that schedules are published")
     hold_seconds: int = Field(HOLD_SECONDS_DEFAULT, ge=1, le=HOLD_SECONDS_MAX, description="unpaid hold")
     active_appointments_max: int = Field(10, ge=1, description="pending and booked numbers of a patient")
+    day_appointments_max: int = Field(5, ge=1, description="numbers of a patient on one day, everywhere")
     account_holds_max: int = Field(5, ge=1, description="unpaid numbers of an account at one time")
     admitted_max: int = Field(ADMITTED_MAX, ge=1, description="bookings under way at one gateway")
     access_token_seconds: int = Field(1800, ge=1, description="life of an access token")

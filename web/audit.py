@@ -33,8 +33,10 @@ from rich.text import Text
 
 from engine import database
 from engine.domain import schedule as s
+from engine.domain.claims import Scope
 from engine.domain.ids import ScheduleKey
 from engine.domain.planning import plan_as_data
+from engine.domain.seats import number_of, plan_of
 from engine.journal.codec import unpack_event
 from engine.settings import Settings
 from web.importing import database_of
@@ -312,11 +314,10 @@ class _Comparison:
         if error := s.conservation_error(state):
             self._conserved.wrong(f"{key.schedule_id}: {error} seats are in no state or in two")
         self._plans.examined += 1
-        sessions = tuple({id(slot.session): slot.session for slot in state.slots.values()}.values())
         if plan is None:
             self._plans.wrong(f"{key.schedule_id} has events and is not opened")
-        elif plan != orjson.loads(orjson.dumps(plan_as_data(sessions))):
-            self._plans.wrong(f"{key.schedule_id} shows another plan than it was opened with")
+        elif plan != orjson.loads(orjson.dumps(plan_as_data(plan_of(state.slots)))):
+            self._plans.wrong(f"{key.schedule_id} shows another plan than its events make")
 
     def _check_numbers(self, key: ScheduleKey, state: s.Schedule, rows: list[asyncpg.Record]) -> None:
         given: set[tuple[int, int]] = set()
@@ -349,7 +350,7 @@ class _Comparison:
             expires_at = expected[claim] if missing else found[claim]
             if expires_at is not None and expires_at <= self._now:
                 continue  # it has given way by itself, or may
-            name = f"of {UUID(bytes=claim[2])}, scope {s.Scope(claim[0]).name.lower()}"
+            name = f"of {UUID(bytes=claim[2])}, scope {Scope(claim[0]).name.lower()}"
             if missing:
                 self._claims.wrong(f"{name}: is missing")
             elif extra:
@@ -396,7 +397,7 @@ def _state_facts(key: ScheduleKey, state: s.Schedule, id_: bytes) -> dict[str, A
         "slot": key.slot_id(appointment.clock),
         "seat": appointment.seat,
         "capacity": slot.capacity,
-        "number": slot.first_number + appointment.seat,
+        "number": number_of(slot, appointment.seat),
         "patient": appointment.patient_id.hex(),
         "account": appointment.account_id.hex(),
         "status": _word(appointment.status),

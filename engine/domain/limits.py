@@ -10,6 +10,13 @@ SESSIONS_PER_DAY_MAX: Final = 3
 
 HOLD_SECONDS_DEFAULT: Final = 15 * 60
 HOLD_SECONDS_MAX: Final = 60 * 60
+OFFER_SECONDS_MAX: Final = 7 * 86_400  # a seat kept for somebody whose session was called off
+GROUP_MAX: Final = 6  # a family that books together
+SEATS_ADDED_MAX: Final = 100  # in one command
+WISH_SCHEDULES_MAX: Final = 60  # days of doctors that one wish may wait at
+WISH_DAYS_MAX: Final = 31  # from the first day that would do to the last
+COMMANDS_REMEMBERED: Final = 64  # changes of a day whose retry finds its first answer
+CHANGE_CLAIM_MS: Final = 30 * 86_400_000  # how long it is remembered that a change was given up
 HOLD_CLAIM_GRACE_MS: Final = 2_000  # a claim outlives its hold by this: clocks of shard and database differ
 
 ANSWER_MS_MAX: Final = 2_000  # the user's two seconds: the deadline of every call

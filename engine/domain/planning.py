@@ -1,5 +1,6 @@
 """What a practitioner's day looks like before anybody books: the plan that an actor opens with."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -80,11 +81,11 @@ def session_as_data(s: Session) -> list[object]:
 _LEFT_OUT: Final[tuple[object, ...]] = ([], "open", None)
 
 
-def plan_from_data(data: list[list[Any]]) -> Plan:
+def plan_from_data(data: Iterable[Sequence[Any]]) -> Plan:
     return tuple(map(session_from_data, data))
 
 
-def session_from_data(data: list[Any]) -> Session:
+def session_from_data(data: Sequence[Any]) -> Session:
     period, department_id, number_class_id, room_id, fee_fen, slots, *more = data
     optional: list[Any] = [*more, *_LEFT_OUT[len(more) :]]
     shares, status, substitute_id = optional

@@ -1,92 +1,179 @@
 """Bytes on the wire and in the journal: msgpack of a type code and the fields in order.
 
-Codes are for ever. Fields are only ever added, at the end and with a default, so that old bytes still read.
+Codes are for ever. Fields are only ever added, at the end and with a default, so that old bytes still read;
+what is as by default is left out at the end.
 """
 
+from dataclasses import MISSING, fields
 from operator import attrgetter
 from typing import Any, Final
 
 import msgpack
 
 from engine.domain import schedule
-from engine.domain.planning import plan_as_data, plan_from_data
+from engine.domain.planning import plan_as_data, plan_from_data, session_as_data, session_from_data
 from engine.domain.refusal import Reason, Refusal
-from engine.domain.schedule import Answer, Command, Event
+from engine.domain.schedule import Answer, Command, Event, Many, Reply, Revised, Waiting
 
 EVENT_CODES: Final[dict[type, int]] = {
     schedule.ScheduleOpened: 1,
     schedule.SeatHeld: 2,
     schedule.SeatBooked: 3,
     schedule.SeatReleased: 4,
+    schedule.SeatRestored: 5,
+    schedule.CoolingEnded: 6,
+    schedule.ScheduleRevised: 7,
+    schedule.SessionOpened: 8,
+    schedule.SeatsAdded: 9,
+    schedule.SeatsBlocked: 10,
+    schedule.SeatsUnblocked: 11,
+    schedule.SessionMoved: 12,
+    schedule.SessionStatusSet: 13,
+    schedule.SessionSubstituted: 14,
+    schedule.SubstituteAnswered: 15,
+    schedule.FateDecided: 16,
+    schedule.AttendanceRecorded: 17,
+    schedule.WishAdded: 18,
+    schedule.WishEnded: 19,
 }
 COMMAND_CODES: Final[dict[type, int]] = {
     schedule.HoldSeat: 1,
     schedule.ConfirmAppointment: 2,
     schedule.CancelAppointment: 3,
+    schedule.HoldGroup: 4,
+    schedule.LeaveFor: 5,
+    schedule.SettleChange: 6,
+    schedule.JoinWaitlist: 7,
+    schedule.LeaveWaitlist: 8,
+    schedule.RecordAttendance: 9,
+    schedule.OpenSession: 10,
+    schedule.ChangeCapacity: 11,
+    schedule.AddSeats: 12,
+    schedule.AddPatient: 13,
+    schedule.MoveSession: 14,
+    schedule.SetSessionStatus: 15,
+    schedule.SubstituteSession: 16,
+    schedule.AnswerSubstitute: 17,
+    schedule.DecideFate: 18,
 }
 
 _EVENTS = {code: kind for kind, code in EVENT_CODES.items()}
 _COMMANDS = {code: kind for kind, code in COMMAND_CODES.items()}
 
 
-def _fields_of(kind: type) -> Any:
-    names = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
-    get = attrgetter(*names)
-    return get if len(names) > 1 else lambda value: (get(value),)
+class _Fields:
+    """A kind's fields as a tuple, without those at the end that are as by default."""
+
+    __slots__ = ("_defaults", "_get", "_is_one", "_required")
+
+    def __init__(self, kind: type) -> None:
+        found = fields(kind)
+        self._get = attrgetter(*(f.name for f in found))
+        self._is_one = len(found) == 1
+        self._defaults = [f.default for f in found]
+        self._required = sum(f.default is MISSING for f in found)
+
+    def __call__(self, value: Any) -> tuple[Any, ...]:
+        told: tuple[Any, ...] = (self._get(value),) if self._is_one else self._get(value)
+        n = len(told)
+        while n > self._required and told[n - 1] == self._defaults[n - 1]:
+            n -= 1
+        return told if n == len(told) else told[:n]
 
 
-_FIELDS = {kind: _fields_of(kind) for kind in (*EVENT_CODES, *COMMAND_CODES, Answer)}
+_FIELDS = {kind: _Fields(kind) for kind in (*EVENT_CODES, *COMMAND_CODES, Answer, Waiting)}
 
 
 def pack_event(event: Event) -> bytes:
-    if isinstance(event, schedule.ScheduleOpened):
-        packed: bytes = msgpack.packb((plan_as_data(event.plan),))
-    else:
-        packed = msgpack.packb(_FIELDS[type(event)](event))
+    match event:
+        case schedule.ScheduleOpened():
+            told: tuple[Any, ...] = (plan_as_data(event.plan),)
+        case schedule.SessionOpened():
+            told = (session_as_data(event.session),)
+        case _:
+            told = _FIELDS[type(event)](event)
+    packed: bytes = msgpack.packb(told)
     return packed
 
 
 def unpack_event(code: int, data: bytes) -> Event:
     kind = _EVENTS[code]
-    fields = msgpack.unpackb(data)
+    told = msgpack.unpackb(data, use_list=False)
     if kind is schedule.ScheduleOpened:
-        return schedule.ScheduleOpened(plan_from_data(fields[0]))
-    event: Event = kind(*fields)
+        return schedule.ScheduleOpened(plan_from_data(told[0]))
+    if kind is schedule.SessionOpened:
+        return schedule.SessionOpened(session_from_data(told[0]))
+    event: Event = kind(*told)
     return event
 
 
 # A batch from a gateway to a shard: [[stream, ms left, command code, fields], …]; what comes back, in order:
-# [0, fields of Answer] or [1, reason, detail].
+# [0, fields of Answer], [1, reason, detail], [2, answers], [3, revision, answer], [4, fields of Waiting].
 
 Ask = tuple[str, int, Command]
 
 
 def pack_asks(asks: list[Ask]) -> bytes:
-    packed: bytes = msgpack.packb(
-        [
-            (stream, ms_left, COMMAND_CODES[type(command)], _FIELDS[type(command)](command))
-            for stream, ms_left, command in asks
-        ]
-    )
+    packed: bytes = msgpack.packb([(stream, ms, *_command(command)) for stream, ms, command in asks])
     return packed
+
+
+def _command(command: Command) -> tuple[int, tuple[Any, ...]]:
+    kind = type(command)
+    told = _FIELDS[kind](command) if kind is not schedule.OpenSession else _open_session(command)
+    return COMMAND_CODES[kind], told
+
+
+def _open_session(command: Any) -> tuple[Any, ...]:
+    return command.command_id, command.expected, command.by, command.note, session_as_data(command.session)
 
 
 def unpack_asks(data: bytes) -> list[Ask]:
-    return [(stream, ms, _COMMANDS[code](*fields)) for stream, ms, code, fields in msgpack.unpackb(data)]
+    return [
+        (stream, ms, _command_of(code, told))
+        for stream, ms, code, told in msgpack.unpackb(data, use_list=False)
+    ]
 
 
-def pack_replies(replies: list[Answer | Refusal]) -> bytes:
-    packed: bytes = msgpack.packb(
-        [
-            (1, reply.reason, reply.detail) if isinstance(reply, Refusal) else (0, _FIELDS[Answer](reply))
-            for reply in replies
-        ]
-    )
+def _command_of(code: int, told: tuple[Any, ...]) -> Command:
+    kind = _COMMANDS[code]
+    if kind is schedule.OpenSession:
+        command_id, expected, by, note, session = told
+        return schedule.OpenSession(command_id, expected, by, note, session_from_data(session))
+    command: Command = kind(*told)
+    return command
+
+
+def pack_replies(replies: list[Reply | Refusal]) -> bytes:
+    packed: bytes = msgpack.packb([_told(reply) for reply in replies])
     return packed
 
 
-def unpack_replies(data: bytes) -> list[Answer | Refusal]:
-    return [
-        Answer(*rest[0]) if kind == 0 else Refusal(Reason(rest[0]), rest[1])
-        for kind, *rest in msgpack.unpackb(data)
-    ]
+def _told(reply: Reply | Refusal) -> tuple[Any, ...]:
+    match reply:
+        case Answer():
+            return 0, _FIELDS[Answer](reply)
+        case Refusal():
+            return 1, reply.reason, reply.detail
+        case Many():
+            return 2, [_FIELDS[Answer](answer) for answer in reply.answers]
+        case Revised():
+            return 3, reply.revision, reply.appointment and _FIELDS[Answer](reply.appointment)
+        case Waiting():
+            return 4, _FIELDS[Waiting](reply)
+
+
+def unpack_replies(data: bytes) -> list[Reply | Refusal]:
+    return [_reply_of(*told) for told in msgpack.unpackb(data)]
+
+
+def _reply_of(kind: int, first: Any, second: Any = None) -> Reply | Refusal:
+    if kind == 0:
+        return Answer(*first)
+    if kind == 1:
+        return Refusal(Reason(first), second)
+    if kind == 2:
+        return Many(tuple(Answer(*told) for told in first))
+    if kind == 3:
+        return Revised(first, second and Answer(*second))
+    return Waiting(*first)

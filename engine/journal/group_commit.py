@@ -8,7 +8,7 @@ from typing import Protocol
 
 from engine.domain.limits import FLUSH_ENTRIES_MAX
 from engine.domain.refusal import Reason, Refusal
-from engine.domain.schedule import Answer, Command
+from engine.domain.schedule import Command, Reply
 from engine.journal.journal import Entry, Fenced, Journal, Loss
 
 
@@ -40,10 +40,10 @@ class Work:
     actor: Actor
     command: Command
     now: int
-    done: asyncio.Future[Answer | Refusal]
+    done: asyncio.Future[Reply | Refusal]
     refused: Refusal | None = None  # by what was known before decide: eligibility
     entries: list[Entry] = field(default_factory=list)
-    reply: Answer | Refusal | None = None
+    reply: Reply | Refusal | None = None
 
 
 @dataclass(slots=True)
@@ -106,12 +106,17 @@ class GroupCommit:
             self._idle.set()
 
     def _cut(self) -> list[Work]:
-        batch = []
+        batch: list[Work] = []
         entries = 0
         while self._pending and entries < FLUSH_ENTRIES_MAX:
+            alone = any(entry.more is not None and entry.more.moved for entry in self._pending[0].entries)
+            if alone and batch:
+                break  # numbers that change their slots do so between batches, not within one
             work = self._pending.popleft()
             entries += self._number(work.actor, work.entries)
             batch.append(work)
+            if alone:
+                break
         return batch
 
     def _number(self, actor: Actor, entries: list[Entry]) -> int:
@@ -128,6 +133,7 @@ class GroupCommit:
             work_of = {id(entry): work for work in batch for entry in work.entries}
 
             lost = 0
+            taken_back: set[int] = set()
 
             def compensate(losers: list[Loss]) -> list[Entry]:
                 nonlocal lost
@@ -135,6 +141,9 @@ class GroupCommit:
                 undone = []
                 for entry, reason in losers:
                     work = work_of[id(entry)]
+                    if id(work) in taken_back:
+                        continue
+                    taken_back.add(id(work))
                     entries_undoing = work.actor.undo(work, reason)
                     self._number(work.actor, entries_undoing)
                     work.entries = [*work.entries, *entries_undoing]

@@ -1,13 +1,16 @@
 """The journal: where events become facts. `postgres.py` is the real one, `memory.py` the same in memory."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from engine.domain import schedule as s
+from engine.domain.claims import Claim, Scope
 from engine.domain.ids import ScheduleKey
-from engine.domain.planning import Plan
+from engine.domain.limits import CHANGE_CLAIM_MS
+from engine.domain.planning import Plan, plan_as_data
 from engine.domain.refusal import Reason
+from engine.domain.seats import number_of, plan_of
 
 
 class Fenced(Exception):
@@ -32,6 +35,10 @@ class AppointmentRow:
     starts_at: int
     hold_until: int
     at: int
+    department_id: str = ""
+    number_class_id: str = ""
+    channel: int = 1
+    visit: int = 0
 
 
 @dataclass(slots=True)
@@ -49,11 +56,48 @@ class Entry:
     stream: str
     event: s.Event
     at: int
-    gains: tuple[s.Claim, ...] = ()
-    drops: tuple[s.Claim, ...] = ()
+    gains: tuple[Claim, ...] = ()
+    drops: tuple[Claim, ...] = ()
     row: AppointmentRow | None = None
     change: StatusChange | None = None
+    more: "More | None" = None
+    atom: int = 0  # entries of one atom stand or fall together; 0: by itself
     version: int = 0  # given when its batch is cut
+
+
+@dataclass(slots=True)
+class More:
+    """What few events write beside appointment and claims. Plain data: it travels as one JSON document."""
+
+    plans: dict[str, list[object]] = field(default_factory=dict)
+    """schedule -> its plan as it is now."""
+    unfree: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    """schedule -> slot -> seats that are blocked or cooling."""
+    held: list[list[object]] = field(default_factory=list)
+    """[appointment, replaces, wish, changes, by] of seats that were held for a reason."""
+    moved: list[list[object]] = field(default_factory=list)
+    """[appointment, slot, start] after a session moved."""
+    fates: list[list[object]] = field(default_factory=list)
+    """[appointment, fate, successor]."""
+    successors: list[list[object]] = field(default_factory=list)
+    """[appointment, the one that came in its place]."""
+    wishes: list[list[object]] = field(default_factory=list)
+    """[wish, status, appointment]."""
+    yields: list[list[object]] = field(default_factory=list)
+    """[scope, key, owner, expires] of claims that are taken only where nobody else has them."""
+    errands: list[list[object]] = field(default_factory=list)
+    """[kind, key, data]: what has to be done next by others; see actors/errands.py."""
+
+    def add(self, other: "More") -> None:
+        self.plans |= other.plans
+        self.unfree |= other.unfree
+        self.held += other.held
+        self.moved += other.moved
+        self.fates += other.fates
+        self.successors += other.successors
+        self.wishes += other.wishes
+        self.yields += other.yields
+        self.errands += other.errands
 
 
 Loss = tuple[Entry, Reason]
@@ -63,8 +107,10 @@ Compensate = Callable[[list[Loss]], list[Entry]]
 """Takes the entries whose claims were lost, undoes them in memory, gives the entries that undo them."""
 
 LOST_CLAIM: Final = {
-    s.Scope.DEPARTMENT_DAY: Reason.ALREADY_BOOKED,
-    s.Scope.PATIENT_TIME: Reason.TIME_CONFLICT,
+    Scope.DEPARTMENT_DAY: Reason.ALREADY_BOOKED,
+    Scope.PATIENT_TIME: Reason.TIME_CONFLICT,
+    Scope.MOVE: Reason.CHANGE_GIVEN_UP,
+    Scope.WISH: Reason.ALREADY_BOOKED,
 }
 
 
@@ -96,24 +142,199 @@ class Journal(Protocol):
 
 
 def enact(schedule: s.Schedule, key: ScheduleKey, event: s.Event, now: int) -> Entry:
-    """Applies an event and says what its transaction must write: claims and projection, from the state."""
-    drops: tuple[s.Claim, ...] = ()
-    if isinstance(event, s.SeatReleased):
-        drops = s.claims_of(schedule, event.appointment_id, key.day)
-    s.apply(schedule, event)
-    entry = Entry(key.stream, event, now, drops=drops)
+    """Applies an event and says what its transaction must write: claims and projections, from the state."""
     match event:
         case s.SeatHeld():
-            entry.gains = s.claims_of(schedule, event.appointment_id, key.day)
-            entry.row = _row(schedule, key, event, now)
+            s.apply(schedule, event)
+            return Entry(
+                key.stream,
+                event,
+                now,
+                s.claims_of(schedule, event.appointment_id, key.day),
+                row=_row(schedule, key, event, now),
+                more=_held_for(event),
+            )
         case s.SeatBooked():
-            entry.gains = s.claims_of(schedule, event.appointment_id, key.day)
-            entry.change = StatusChange(event.appointment_id, s.Status.BOOKED, None, now)
+            appointment = schedule.appointments[event.appointment_id]
+            drops = _of_the_past(event.appointment_id, appointment)
+            s.apply(schedule, event)
+            change = StatusChange(event.appointment_id, s.Status.BOOKED, None, now)
+            gains = s.claims_of(schedule, event.appointment_id, key.day)
+            entry = Entry(key.stream, event, now, gains, drops, change=change)
+            if appointment.replaces:
+                # They came with the hold or with the number that was given up. There is no way back from
+                # here: one that is missing (the session has moved) is taken if it can be had.
+                entry.gains, entry.more = (), More(yields=_yielding(gains))
+            if appointment.fate:
+                entry.more = _with(entry.more, _affected([event.appointment_id]))
+            if appointment.wish_id:
+                met: list[object] = [appointment.wish_id.hex(), "met", event.appointment_id.hex()]
+                entry.more = _with(entry.more, More(wishes=[met]))
+            return entry
         case s.SeatReleased():
-            entry.change = StatusChange(event.appointment_id, s.Status.CANCELLED, event.reason, now)
-        case s.ScheduleOpened():
-            pass
+            return _enact_release(schedule, key, event, now)
+        case s.SeatRestored():
+            s.apply(schedule, event)
+            change = StatusChange(event.appointment_id, event.status, None, now)
+            more = _unfree(schedule, key)
+            # Its own again: nobody else could have them meanwhile (see `rivals`); what it lacked it lacks.
+            more.yields = _yielding(s.claims_of(schedule, event.appointment_id, key.day))
+            return Entry(key.stream, event, now, change=change, more=more)
+        case s.AttendanceRecorded():
+            appointment = schedule.appointments[event.appointment_id]
+            before = s.claims_of(schedule, event.appointment_id, key.day)
+            was = appointment.status
+            s.apply(schedule, event)
+            change = StatusChange(event.appointment_id, event.status, None, now)
+            missed = event.status == s.Status.NOSHOW
+            gains = before if was is s.Status.NOSHOW else ()
+            return Entry(key.stream, event, now, gains, before if missed else (), change=change)
+        case _:
+            return _enact_the_rest(schedule, key, event, now)
+
+
+def _enact_release(schedule: s.Schedule, key: ScheduleKey, event: s.SeatReleased, now: int) -> Entry:
+    appointment = schedule.appointments[event.appointment_id]
+    drops = s.claims_of(schedule, event.appointment_id, key.day)
+    gains = s.claims_passed(schedule, event, key.day)
+    more = None
+    if event.appointment_id in schedule.changes and event.reason != "lost_claim":
+        # Whoever gives a change up must be the first to say so: the other side may just be making it.
+        until = now + CHANGE_CLAIM_MS
+        gains = (Claim(Scope.MOVE, event.appointment_id, event.appointment_id, until),)
+        more = More(
+            errands=[["change_ended", event.appointment_id.hex(), {"of": appointment.replaces.hex()}]]
+        )
+    if event.successor:
+        more = More(successors=[[event.appointment_id.hex(), event.successor.hex()]])
+    s.apply(schedule, event)
+    change = StatusChange(event.appointment_id, s.Status.CANCELLED, event.reason, now)
+    entry = Entry(key.stream, event, now, gains, drops, change=change, more=more)
+    if event.cooling_until:
+        entry.more = _with(more, _unfree(schedule, key))
+    if appointment.wish_id in schedule.wishes and event.reason != "lost_claim":
+        entry.more = _with(entry.more, More(wishes=[[appointment.wish_id.hex(), "waiting", None]]))
     return entry
+
+
+def _of_the_past(appointment_id: bytes, appointment: s.Appointment) -> tuple[Claim, ...]:
+    """Claims that have served once the number is booked."""
+    drops = []
+    if appointment.wish_id:
+        drops.append(Claim(Scope.WISH, appointment.wish_id, appointment_id, None))
+    if appointment.replaces:
+        drops.append(Claim(Scope.MOVE, appointment_id, appointment.replaces, None))
+    return tuple(drops)
+
+
+def _held_for(event: s.SeatHeld) -> More | None:
+    if not (event.replaces or event.wish_id or event.by):
+        return None
+    more = More(
+        held=[
+            [
+                event.appointment_id.hex(),
+                event.replaces.hex() or None,
+                event.wish_id.hex() or None,
+                event.changes,
+                event.by,
+            ]
+        ]
+    )
+    if event.wish_id:
+        more.wishes = [[event.wish_id.hex(), "offered", event.appointment_id.hex()]]
+    return more
+
+
+def _enact_the_rest(schedule: s.Schedule, key: ScheduleKey, event: s.Event, now: int) -> Entry:
+    """Changes of the day itself, of fates and of wishes: rare, and each with its own projection."""
+    entry = Entry(key.stream, event, now)
+    if isinstance(event, s.SessionMoved):
+        return _enact_move(schedule, key, event, now)
+    fates = _fates(schedule) if isinstance(event, s.SessionStatusSet) else {}
+    s.apply(schedule, event)
+    match event:
+        case s.SessionOpened() | s.SeatsAdded() | s.SessionSubstituted():
+            entry.more = More(plans=_plan(schedule, key))
+        case s.SeatsBlocked() | s.SeatsUnblocked() | s.CoolingEnded():
+            entry.more = _unfree(schedule, key)
+        case s.SessionStatusSet():
+            after = _fates(schedule)
+            changed = [
+                appointment_id for appointment_id, fate in after.items() if fate != fates[appointment_id]
+            ]
+            entry.more = _affected([a for a in changed if after[a] == s.AFFECTED])
+            entry.more.fates += [[a.hex(), None, None] for a in changed if not after[a]]
+            entry.more.plans = _plan(schedule, key)
+        case s.FateDecided():
+            entry.more = More(fates=[[event.appointment_id.hex(), event.fate, event.successor.hex() or None]])
+        case s.WishAdded():
+            entry.more = More(wishes=[[event.wish_id.hex(), "waiting", None]])
+        case s.WishEnded():
+            entry.more = More(
+                errands=[["wish_ended", event.wish_id.hex(), {"reason": event.reason, "at": key.stream}]]
+            )
+        case _:
+            pass
+    if isinstance(event, s.SessionOpened) or (isinstance(event, s.ScheduleOpened) and schedule.revision):
+        # Somebody opened a session by hand; of published days the catalog tells.
+        entry.more = _with(entry.more, More(errands=[["match_wishes", key.schedule_id, {}]]))
+    return entry
+
+
+def _enact_move(schedule: s.Schedule, key: ScheduleKey, event: s.SessionMoved, now: int) -> Entry:
+    entry = Entry(key.stream, event, now)
+    before = {
+        appointment_id: s.claims_wanted(schedule.slots[a.clock], a.patient_id, appointment_id, key.day, None)
+        for appointment_id, a in schedule.appointments.items()
+        if a.status <= s.Status.FULFILLED
+    }
+    s.apply(schedule, event)
+    entry.more = More(plans=_plan(schedule, key), unfree=_unfree(schedule, key).unfree)
+    clocks = {new for _, new, _ in event.moves}
+    for appointment_id, had in before.items():
+        slot = schedule.slots[schedule.appointments[appointment_id].clock]
+        if slot.clock not in clocks:
+            continue
+        keys = {(c.scope, c.key) for c in had}
+        wanted = s.claims_of(schedule, appointment_id, key.day)
+        has = [c for c in wanted if c.scope is not Scope.WISH]
+        kept = {(c.scope, c.key) for c in has}
+        entry.drops += tuple(c for c in had if c.scope is Scope.PATIENT_TIME and (c.scope, c.key) not in kept)
+        # Who has another visit at the new time now has two: the hospital's doing, and no reason to fail.
+        entry.more.yields += _yielding(tuple(c for c in has if (c.scope, c.key) not in keys))
+        entry.more.moved.append([appointment_id.hex(), key.slot_id(slot.clock), slot.starts_at])
+    return entry
+
+
+def _fates(schedule: s.Schedule) -> dict[bytes, str]:
+    return {appointment_id: a.fate for appointment_id, a in schedule.appointments.items()}
+
+
+def _affected(appointment_ids: list[bytes]) -> More:
+    """Somebody has to look after these."""
+    return More(
+        fates=[[a.hex(), s.AFFECTED, None] for a in appointment_ids],
+        errands=[["rehome", a.hex(), {}] for a in appointment_ids],
+    )
+
+
+def _yielding(claims: tuple[Claim, ...]) -> list[list[object]]:
+    return [[int(c.scope), c.key.hex(), c.owner.hex(), c.expires_at] for c in claims]
+
+
+def _plan(schedule: s.Schedule, key: ScheduleKey) -> dict[str, list[object]]:
+    return {key.schedule_id: plan_as_data(plan_of(schedule.slots))}
+
+
+def _unfree(schedule: s.Schedule, key: ScheduleKey) -> More:
+    return More(unfree={key.schedule_id: s.unfree(schedule)})
+
+
+def _with(more: More | None, other: More) -> More:
+    if more is not None:
+        other.add(more)
+    return other
 
 
 def _row(schedule: s.Schedule, key: ScheduleKey, event: s.SeatHeld, now: int) -> AppointmentRow:
@@ -124,7 +345,7 @@ def _row(schedule: s.Schedule, key: ScheduleKey, event: s.SeatHeld, now: int) ->
         slot_id=key.slot_id(event.clock),
         seat=event.seat,
         capacity=slot.capacity,
-        number=slot.first_number + event.seat,
+        number=number_of(slot, event.seat),
         patient_id=event.patient_id,
         account_id=event.account_id,
         status=s.Status.PENDING,
@@ -133,6 +354,10 @@ def _row(schedule: s.Schedule, key: ScheduleKey, event: s.SeatHeld, now: int) ->
         starts_at=slot.starts_at,
         hold_until=event.hold_until,
         at=now,
+        department_id=slot.session.department_id,
+        number_class_id=slot.session.number_class_id,
+        channel=event.channel,
+        visit=event.visit,
     )
 
 
@@ -140,11 +365,17 @@ def _row(schedule: s.Schedule, key: ScheduleKey, event: s.SeatHeld, now: int) ->
 class Writes:
     """A batch folded into one write a row: what the database sees is the last word on each."""
 
-    gains: dict[tuple[int, bytes], s.Claim]
-    drops: dict[tuple[int, bytes, bytes], s.Claim]
+    gains: dict[tuple[int, bytes], Claim]
+    drops: dict[tuple[int, bytes, bytes], Claim]
     rows: dict[bytes, AppointmentRow]
     changes: dict[bytes, StatusChange]
     opened: list[tuple[ScheduleKey, Plan]]
+    more: More | None = None
+
+
+def is_contested(entry: Entry) -> bool:
+    """A release that another actor may forestall: the claim says whether it was."""
+    return any(claim.scope is Scope.MOVE for claim in entry.gains)
 
 
 def fold(entries: list[Entry]) -> Writes:
@@ -166,16 +397,47 @@ def fold(entries: list[Entry]) -> Writes:
                 row.status, row.reason = entry.change.status, entry.change.reason
             else:
                 writes.changes[entry.change.id] = entry.change
+        if entry.more is not None:
+            if writes.more is None:
+                writes.more = More()
+            writes.more.add(entry.more)
         if isinstance(entry.event, s.ScheduleOpened):
             writes.opened.append((ScheduleKey.of_stream(entry.stream), entry.event.plan))
     return writes
 
 
 def rivals(entries: list[Entry]) -> list[Loss]:
-    """Entries that want what an earlier entry of the same batch has: a claim, or an appointment's id."""
+    """Entries that want what an earlier entry of the same batch has: a claim, or an appointment's id. With
+    one entry of an atom all of it is lost, and what it had is there for others.
+
+    What a change gives back is not there for others before it is known that the change was made."""
+    losers = _rivals(entries)
+    atoms: dict[int, Reason] = {}
+    while more := {entry.atom: reason for entry, reason in losers if entry.atom}:
+        atoms |= more
+        losers = _rivals([e for e in entries if e.atom not in atoms])
+    return [*losers, *((e, atoms[e.atom]) for e in entries if e.atom in atoms)]
+
+
+def with_atoms(entries: list[Entry], losers: list[Loss]) -> list[Loss]:
+    """The losers, and all that stand or fall with them."""
+    atoms = {entry.atom: reason for entry, reason in losers if entry.atom}
+    if not atoms:
+        return losers
+    lost = {id(entry) for entry, _ in losers}
+    return losers + [(e, atoms[e.atom]) for e in entries if e.atom in atoms and id(e) not in lost]
+
+
+def _rivals(entries: list[Entry]) -> list[Loss]:
     owners: dict[tuple[int, bytes], bytes] = {}
     ids: set[bytes] = set()
     losers: list[Loss] = []
+    kept_back = {
+        (claim.scope, claim.key): (claim.owner, *(gain.owner for gain in entry.gains))
+        for entry in entries
+        if is_contested(entry)
+        for claim in entry.drops
+    }
     for entry in entries:
         for claim in entry.drops:
             if owners.get((claim.scope, claim.key)) == claim.owner:
@@ -183,7 +445,12 @@ def rivals(entries: list[Entry]) -> list[Loss]:
         if entry.row is not None and entry.row.id in ids:
             losers.append((entry, Reason.KEY_REUSED))
             continue
-        taken = [c for c in entry.gains if owners.get((c.scope, c.key), c.owner) != c.owner]
+        taken = [
+            c
+            for c in entry.gains
+            if owners.get((c.scope, c.key), c.owner) != c.owner
+            or c.owner not in kept_back.get((c.scope, c.key), (c.owner,))
+        ]
         if taken:
             losers.append((entry, LOST_CLAIM[taken[0].scope]))
             continue

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from engine.domain import schedule as s
-from engine.domain.planning import Plan
+from engine.domain.claims import Claim, Scope
+from engine.domain.planning import Plan, plan_from_data
 from engine.domain.refusal import Reason
 from engine.journal.journal import (
     LOST_CLAIM,
@@ -13,9 +14,11 @@ from engine.journal.journal import (
     Entry,
     Fenced,
     Loaded,
+    More,
     StatusChange,
     fold,
     rivals,
+    with_atoms,
 )
 
 
@@ -28,9 +31,16 @@ class Store:
     fenced: dict[int, int] = field(default_factory=dict)
     events: dict[tuple[int, int], tuple[str, int, s.Event]] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
-    claims: dict[tuple[int, bytes], s.Claim] = field(default_factory=dict)
+    claims: dict[tuple[int, bytes], Claim] = field(default_factory=dict)
     appointments: dict[bytes, AppointmentRow] = field(default_factory=dict)
     plans: dict[str, Plan] = field(default_factory=dict)  # stream -> what the catalog published
+    shown: dict[str, Plan] = field(default_factory=dict)  # schedule -> its plan, once it was changed
+    unfree: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+    held_for: dict[bytes, list[object]] = field(default_factory=dict)  # [replaces, wish, changes, by]
+    fates: dict[bytes, tuple[str | None, str | None]] = field(default_factory=dict)
+    successors: dict[bytes, str] = field(default_factory=dict)
+    wishes: dict[bytes, tuple[str, str | None]] = field(default_factory=dict)  # [status, appointment]
+    errands: dict[tuple[str, str], dict[str, object]] = field(default_factory=dict)
 
 
 class MemoryJournal:
@@ -73,7 +83,9 @@ class MemoryJournal:
             if reason is not None:
                 losers.append((entry, reason))
                 lost.add(id(entry))
+        losers = with_atoms(entries, losers)
         undone = compensate(losers) if losers else []
+        lost = {id(entry) for entry, _ in losers}
         kept = [e for e in entries if id(e) not in lost]
         writes = fold([*kept, *undone])
         for claim in writes.drops.values():
@@ -82,6 +94,8 @@ class MemoryJournal:
         store.appointments.update(writes.rows)
         for change in writes.changes.values():
             self._change(change)
+        if writes.more is not None:
+            self._write_more(writes.more)
         seq = store.seqs.get(self._shard_id, 0)
         for entry in [*entries, *undone]:
             seq += 1
@@ -91,7 +105,7 @@ class MemoryJournal:
         store.seqs[self._shard_id] = seq
         return seq
 
-    def _drop(self, claim: s.Claim) -> None:
+    def _drop(self, claim: Claim) -> None:
         held = self._store.claims.get((claim.scope, claim.key))
         if held is not None and held.owner == claim.owner:
             del self._store.claims[claim.scope, claim.key]
@@ -111,3 +125,36 @@ class MemoryJournal:
         row = self._store.appointments.get(change.id)
         if row is not None:
             row.status, row.reason = change.status, change.reason
+
+    def _write_more(self, more: More) -> None:
+        """What PostgreSQL's flush_more does."""
+        store = self._store
+        for schedule_id, plan in more.plans.items():
+            store.shown[schedule_id] = plan_from_data(plan)  # type: ignore[arg-type]
+        store.unfree |= more.unfree
+        for appointment_id, *why in more.held:
+            store.held_for[bytes.fromhex(str(appointment_id))] = why
+        for appointment_id, slot_id, starts_at in more.moved:
+            row = store.appointments[bytes.fromhex(str(appointment_id))]
+            row.slot_id, row.starts_at = str(slot_id), int(starts_at)  # type: ignore[call-overload]
+        for appointment_id, fate, successor in more.fates:
+            store.fates[bytes.fromhex(str(appointment_id))] = (
+                fate and str(fate),
+                successor and str(successor),
+            )  # type: ignore[assignment]
+        for appointment_id, successor in more.successors:
+            store.successors[bytes.fromhex(str(appointment_id))] = str(successor)
+        for wish_id, status, appointment in more.wishes:
+            store.wishes[bytes.fromhex(str(wish_id))] = (str(status), appointment and str(appointment))  # type: ignore[assignment]
+        for scope, key, owner, expires_at in more.yields:
+            claim = Claim(
+                Scope(int(scope)),  # type: ignore[call-overload]
+                bytes.fromhex(str(key)),
+                bytes.fromhex(str(owner)),
+                expires_at,  # type: ignore[arg-type]
+            )
+            held = store.claims.get((claim.scope, claim.key))
+            if held is None or (held.expires_at is not None and held.expires_at < self._now()):
+                store.claims[claim.scope, claim.key] = claim
+        for kind, key, data in more.errands:
+            store.errands.setdefault((str(kind), str(key)), data)  # type: ignore[arg-type]

@@ -23,13 +23,14 @@ from engine.journal.journal import (
     Writes,
     fold,
     rivals,
+    with_atoms,
 )
 
 CLAIM_LOST: Final = "XL001"
 FENCED: Final = "XL002"
 ROLLED_BACK_TRIES_MAX: Final = 5  # a deadlock's victim knows that nothing was written, and may try again
 
-_FLUSH: Final = f"select flush({', '.join(f'${n}' for n in range(1, 36))})"
+_FLUSH: Final = f"select flush({', '.join(f'${n}' for n in range(1, 41))})"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -162,6 +163,9 @@ class PostgresJournal:
                 losers.append((entry, LOST_CLAIM[failed[0].scope]))
                 mine = [c for c in entry.gains if c not in failed]
                 await self._write.execute(_DROP, *_columns(mine, _DROPPED))
+        alone, losers = len(losers), with_atoms(entries, losers)
+        for entry, _ in losers[alone:]:  # they won theirs, but not without the others of their atom
+            await self._write.execute(_DROP, *_columns(entry.gains, _DROPPED))
         return losers
 
     def _arguments(self, entries: list[Entry], writes: Writes) -> list[Any]:
@@ -194,10 +198,15 @@ class PostgresJournal:
             [_time(r.starts_at) for r in rows],
             [_time(r.hold_until) for r in rows],
             [_time(r.at) for r in rows],
+            [r.department_id for r in rows],
+            [r.number_class_id for r in rows],
+            [r.channel for r in rows],
+            [r.visit for r in rows],
             [key.schedule_id for key, _ in writes.opened],
             [key.practitioner_id for key, _ in writes.opened],
             [date.fromisoformat(key.day) for key, _ in writes.opened],
             [orjson.dumps(plan_as_data(plan)).decode() for _, plan in writes.opened],
+            None if writes.more is None else orjson.dumps(writes.more).decode(),
         ]
 
 

@@ -1,14 +1,20 @@
 """Reads of the appointment table. Only the journal writes it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
+from uuid import UUID
 
 import asyncpg
+import orjson
+
+from engine.domain.planning import plan_from_data
+from engine.records.catalog import ScheduleRow, schedule_row
 
 _COLUMNS: Final = (
     "a.id, a.schedule_id, a.slot_id, a.number, a.patient_id, a.account_id, a.status, a.reason, a.fee_fen,"
-    " a.starts_at, a.hold_until, a.created_at, a.updated_at, p.name as patient_name"
+    " a.starts_at, a.hold_until, a.created_at, a.updated_at, a.department_id, a.channel, a.replaces,"
+    " a.successor, a.wish_id, a.changes, a.fate, a.booked_by, p.name as patient_name"
 )
 
 
@@ -28,6 +34,14 @@ class AppointmentRecord:
     hold_until: datetime
     created_at: datetime
     updated_at: datetime
+    department_id: str
+    channel: int
+    replaces: bytes | None  # the appointment that this one changes, or is offered for
+    successor: bytes | None  # what came, or would come, in its place
+    wish_id: bytes | None
+    changes: int
+    booked_by: str  # staff or "system", for somebody else; "": the account itself
+    fate: str | None  # once its session was called off: engine/domain/policy.py Fate, or "affected"
 
 
 async def appointment(
@@ -39,6 +53,25 @@ async def appointment(
         " where a.id = $1 and a.account_id = $2",
         appointment_id.hex(),
         account_id.hex(),
+    )
+    return None if row is None else _record(row)
+
+
+async def any_appointment(pool: asyncpg.Pool, appointment_id: bytes) -> AppointmentRecord | None:
+    """Whosever it is: for the hospital's own work."""
+    row = await pool.fetchrow(
+        f"select {_COLUMNS} from appointment a join patient p on p.id = a.patient_id where a.id = $1",
+        appointment_id.hex(),
+    )
+    return None if row is None else _record(row)
+
+
+async def held_in_place_of(pool: asyncpg.Pool, appointment_id: bytes) -> AppointmentRecord | None:
+    """What is held for somebody instead of this appointment, and not decided yet."""
+    row = await pool.fetchrow(
+        f"select {_COLUMNS} from appointment a join patient p on p.id = a.patient_id"
+        " where a.replaces = $1 and a.status = 1 limit 1",
+        appointment_id.hex(),
     )
     return None if row is None else _record(row)
 
@@ -80,30 +113,111 @@ def _record(row: asyncpg.Record) -> AppointmentRecord:
         hold_until=row["hold_until"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+        department_id=row["department_id"],
+        channel=row["channel"],
+        replaces=_bytes(row["replaces"]),
+        successor=_bytes(row["successor"]),
+        wish_id=_bytes(row["wish_id"]),
+        changes=row["changes"],
+        booked_by=row["booked_by"],
+        fate=row["fate"],
     )
+
+
+def _bytes(value: UUID | None) -> bytes | None:
+    return None if value is None else value.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Affected:
+    """A number whose session was called off."""
+
+    id: UUID
+    slot_id: str
+    patient_name: str
+    fate: str
+    successor: UUID | None
+    fee_fen: int
+    updated_at: datetime
+
+
+async def affected_of(pool: asyncpg.Pool, schedule_id: str) -> list[Affected]:
+    """By time and number."""
+    rows = await pool.fetch(
+        "select a.id, a.slot_id, p.name, a.fate, a.successor, a.fee_fen, a.updated_at"
+        "  from appointment a join patient p on p.id = a.patient_id"
+        " where a.schedule_id = $1 and a.fate is not null order by a.starts_at, a.number",
+        schedule_id,
+    )
+    return [Affected(*row) for row in rows]
+
+
+async def not_come(pool: asyncpg.Pool, after_minutes: int, limit: int) -> list[tuple[bytes, str]]:
+    """Booked numbers, with their schedules, whose time is over by so long and who never arrived."""
+    rows = await pool.fetch(
+        "select id, schedule_id from appointment"
+        " where status = 2 and starts_at < now() - make_interval(mins => $1) and fate is null"
+        " order by starts_at limit $2",
+        after_minutes,
+        limit,
+    )
+    return [(row["id"].bytes, row["schedule_id"]) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """Seats taken by slot, and the journal numbers up to which that is so."""
+    """Seats that are not free, the opened days' plans, and the journal numbers up to which all that is so."""
 
     seats: dict[str, int]
+    """slot -> how many of its seats are not free; slots that are wholly free are left out"""
     seqs: dict[int, tuple[int, int]]
     """shard -> (epoch, seq)"""
+    which: dict[str, list[int]] = field(default_factory=dict)
+    """slot -> which seats these are, where its schedule has shares"""
+    rows: list[ScheduleRow] = field(default_factory=list)
+    """The opened days, from yesterday on (UTC), as their actors have them"""
 
 
 async def seats_taken(pool: asyncpg.Pool) -> Taken:
     """One consistent snapshot of all slots that are not over."""
+    seats: dict[str, int] = {}
+    which: dict[str, list[int]] = {}
+    rows: list[ScheduleRow] = []
+    shared: set[str] = set()  # schedules with shares
+    unfree: dict[str, dict[str, list[int]]] = {}
     async with (
         pool.acquire() as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         shards = await connection.fetch("select id, epoch, seq from shard")
-        rows = await connection.fetch(
+        async for schedule_id, practitioner_id, day, plan, kept in connection.cursor(
+            "select id, practitioner_id, day, plan::text, unfree::text from schedule"
+            " where opened and day >= (now() at time zone 'utc')::date - 1",
+            prefetch=500,
+        ):
+            row = schedule_row(practitioner_id, day, True, plan_from_data(orjson.loads(plan)))
+            rows.append(row)
+            if any(session.shares for session in row.sessions):
+                shared.add(schedule_id)
+            if kept is not None:
+                unfree[schedule_id] = orjson.loads(kept)
+        counted = await connection.fetch(
             "select slot_id, count(*)::int as taken from appointment"
             " where status <= 4 and starts_at > now() group by slot_id"
         )
-    return Taken(
-        {row["slot_id"]: row["taken"] for row in rows},
-        {row["id"]: (row["epoch"], row["seq"]) for row in shards},
-    )
+        if shared:
+            for slot_id, indices in await connection.fetch(
+                "select slot_id, array_agg(seat::int) from appointment"
+                " where status <= 4 and starts_at > now() and schedule_id = any ($1) group by slot_id",
+                list(shared),
+            ):
+                which[slot_id] = indices
+    seats.update(counted)
+    for schedule_id, clocks in unfree.items():
+        for clock, indices in clocks.items():
+            slot_id = f"{schedule_id}-{clock}"
+            if indices:
+                seats[slot_id] = seats.get(slot_id, 0) + len(indices)
+            if schedule_id in shared:
+                which.setdefault(slot_id, []).extend(indices)
+    return Taken(seats, {row["id"]: (row["epoch"], row["seq"]) for row in shards}, which, rows)

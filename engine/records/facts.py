@@ -5,8 +5,9 @@ from typing import Final
 
 import asyncpg
 
-from engine.domain.eligibility import NOBODY, Facts
-from engine.domain.schedule import Claim
+from engine.domain.claims import Claim
+from engine.domain.eligibility import NOBODY, Block, Facts
+from engine.domain.policy import Offence
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,19 +17,35 @@ class Question:
     account_id: bytes
     department_day: Claim
     time: Claim
+    wants_last_visit: bool = True
+    """False saves a look-up where it does not matter whether this is a follow-up."""
+
+    @property
+    def department_id(self) -> str:
+        return self._place()[0]
+
+    @property
+    def day(self) -> str:
+        """yyyy-mm-dd, of the visit."""
+        return self._place()[1]
+
+    def _place(self) -> tuple[str, str]:
+        # The claim's key says both: the patient, then department/day.
+        department_id, _, day = self.department_day.key[len(self.patient_id) :].decode().rpartition("/")
+        return department_id, day
 
 
+# A look-up of one patient's numbers serves both counts: those of a day lie ahead, or began within that day.
 # Sub-selects and laterals, not joins and not EXISTS, and a status that no partial index can serve: so each is
 # one look-up in the one index that fits, even where the plan was made while the tables were empty. (A join
 # became a scan of all patients, EXISTS a hash of all appointments: five times the time at 20,000 rows.)
 _FACTS: Final = """
 select q.n,
        ap.account_id is not null as is_of_account,
+       (extract(epoch from least(ap.expires_at, ap.revoked_at)) * 1000)::bigint as delegated_until,
        p.birth_date, p.sex,
        (extract(epoch from p.blocked_until) * 1000)::bigint as blocked_until,
-       (select count(*) from appointment a
-         where a.patient_id = q.patient and a.status <= 2 and a.starts_at > now()
-           and (a.status = 2 or a.hold_until > now())) as active_appointments,
+       mine.ahead as active_appointments, mine.that_day as day_appointments,
        (select count(*) from appointment a
          where a.account_id = q.account and a.created_at > now() - interval '61 minutes'
            and a.status::int = 1 and a.hold_until > now()) as account_holds,
@@ -36,13 +53,28 @@ select q.n,
        (select owner from claim c where c.scope = 1 and c.key = q.day_key and c.owner <> q.id
            and (c.expires_at is null or c.expires_at > now())) as day_owner,
        (select owner from claim c where c.scope = 2 and c.key = q.time_key and c.owner <> q.id
-           and (c.expires_at is null or c.expires_at > now())) as time_owner
-  from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bytea[], $5::bytea[])
-       with ordinality as q (id, patient, account, day_key, time_key, n)
-  left join lateral (select account_id from account_patient
+           and (c.expires_at is null or c.expires_at > now())) as time_owner,
+       case when q.wants_visit then
+           (select (extract(epoch from a.starts_at) * 1000)::bigint from appointment a
+             where a.patient_id = q.patient and a.department_id = q.department and a.status = 4
+             order by a.starts_at desc limit 1) end as last_visit_at,
+       b.id as block_id, b.rule as block_rule, b.offence as block_offence,
+       (extract(epoch from b.ends) * 1000)::bigint as block_until
+  from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bytea[], $5::bytea[], $6::text[], $7::bool[],
+              $8::text[])
+       with ordinality as q (id, patient, account, day_key, time_key, day, wants_visit, department, n)
+  left join lateral (select account_id, expires_at, revoked_at from account_patient
                       where account_id = q.account and patient_id = q.patient limit 1) ap on true
   left join lateral (select birth_date, sex, blocked_until from patient
-                      where id = q.patient limit 1) p on true"""
+                      where id = q.patient limit 1) p on true
+  left join lateral (select id, rule, offence, ends from penalty
+                      where subject in (q.patient, q.account) and lifted_at is null and ends > now()
+                      order by ends desc limit 1) b on true
+  left join lateral (select count(*) filter (where a.status <= 2 and a.starts_at > now()) as ahead,
+                            count(*) filter (where right(a.schedule_id, 8) = q.day) as that_day
+                       from appointment a
+                      where a.patient_id = q.patient and a.starts_at > now() - interval '30 hours'
+                        and a.status <= 4 and (a.status > 1 or a.hold_until > now())) mine on true"""
 
 
 async def facts(pool: asyncpg.Pool, questions: list[Question]) -> list[Facts]:
@@ -54,22 +86,35 @@ async def facts(pool: asyncpg.Pool, questions: list[Question]) -> list[Facts]:
         [q.account_id.hex() for q in questions],
         [q.department_day.key for q in questions],
         [q.time.key for q in questions],
+        [q.day.replace("-", "") for q in questions],
+        [q.wants_last_visit for q in questions],
+        [q.department_id for q in questions],
     )
     found = [NOBODY] * len(questions)
     for row in rows:
         if row["is_of_account"]:
             found[row["n"] - 1] = Facts(
                 is_of_account=True,
+                delegated_until=row["delegated_until"],
                 birth_date=row["birth_date"],
                 sex=row["sex"],
                 blocked_until=row["blocked_until"],
+                block=_block(row),
                 active_appointments=row["active_appointments"],
+                day_appointments=row["day_appointments"],
                 account_holds=row["account_holds"],
                 key_used_elsewhere=row["key_used"] is not None,
                 department_day_owner=_bytes(row["day_owner"]),
                 time_owner=_bytes(row["time_owner"]),
+                last_visit_at=row["last_visit_at"],
             )
     return found
+
+
+def _block(row: asyncpg.Record) -> Block | None:
+    if row["block_id"] is None:
+        return None
+    return Block(row["block_id"].bytes, row["block_rule"], Offence(row["block_offence"]), row["block_until"])
 
 
 def _bytes(value: asyncpg.pgproto.pgproto.UUID | None) -> bytes | None:

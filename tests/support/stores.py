@@ -16,7 +16,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from actors.host import Host
+from actors.host import Host, Rules
 from actors.shard import Shard
 from engine.domain import schedule as s
 from engine.domain.eligibility import NOBODY, DepartmentRule, Facts
@@ -34,10 +34,13 @@ from engine.records.facts import Question
 from engine.records.reads import PostgresReads, Reads
 
 T = TypeVar("T")
-Reply = s.Answer | Refusal
+Reply = Any
+"""s.Reply | Refusal: a test knows which one it asked for."""
 HOUR = 3_600_000
 DAY = "2026-11-24"
-LAVISH = Policy(active_appointments_max=1_000_000, account_holds_max=1_000_000)
+LAVISH = Policy(
+    active_appointments_max=1_000_000, account_holds_max=1_000_000, day_appointments_max=1_000_000
+)
 """For tests that are not about the policy."""
 
 
@@ -103,6 +106,7 @@ class Person:
     birth_date: date | None = None
     sex: str | None = None
     blocked_until: int | None = None
+    delegated_until: int | None = None
 
 
 @dataclass
@@ -121,7 +125,27 @@ class MemoryReads:
     async def rules(self) -> dict[str, DepartmentRule]:
         return dict(self.departments)
 
-    async def open_holds(self) -> list[tuple[str, int]]:
+    async def policy(self, fallback: Policy) -> Policy:
+        return fallback
+
+    async def moved(self, appointment_ids: list[bytes]) -> dict[bytes, bytes]:
+        await asyncio.sleep(0)
+        held = {a: self.store.claims.get((s.Scope.MOVE, a)) for a in appointment_ids}
+        return {a: claim.owner for a, claim in held.items() if claim is not None}
+
+    async def held_for(self, appointment_ids: list[bytes]) -> dict[bytes, bytes]:
+        await asyncio.sleep(0)
+        found = {}
+        for a in appointment_ids:
+            row, why = self.store.appointments.get(a), self.store.held_for.get(a)
+            if row is None or row.status != s.Status.PENDING or why is None or not why[0]:
+                continue
+            old = self.store.appointments.get(bytes.fromhex(str(why[0])))
+            if old is not None and old.patient_id == row.patient_id:
+                found[a] = old.id
+        return found
+
+    async def wakes(self) -> list[tuple[str, int]]:
         ends: dict[str, int] = {}
         for row in self.store.appointments.values():
             if row.status == s.Status.PENDING:
@@ -137,6 +161,7 @@ class MemoryReads:
         rows = self.store.appointments.values()
         return Facts(
             is_of_account=True,
+            delegated_until=person.delegated_until,
             birth_date=person.birth_date,
             sex=person.sex,
             blocked_until=person.blocked_until,
@@ -144,6 +169,13 @@ class MemoryReads:
                 row.patient_id == q.patient_id
                 and row.starts_at > now
                 and (row.status == 2 or (row.status == 1 and row.hold_until > now))
+                for row in rows
+            ),
+            day_appointments=sum(
+                row.patient_id == q.patient_id
+                and row.schedule_id.endswith(q.day.replace("-", ""))
+                and row.status <= 4
+                and (row.status > 1 or row.hold_until > now)
                 for row in rows
             ),
             account_holds=sum(
@@ -373,13 +405,14 @@ class Mortal:
 class Desk(Mortal):
     """Hosts behind a group commit. `submit` several before the next await: they are one batch."""
 
-    def __init__(self, journal: Journal, clock: Callable[[], int]) -> None:
+    def __init__(self, journal: Journal, clock: Callable[[], int], policy: Policy = LAVISH) -> None:
         super().__init__()
         self.journal = journal
         self.hosts: dict[ScheduleKey, Host] = {}
         self.flushed: list[Flushed] = []
         self._clock = clock
         self._commit = GroupCommit(journal, self.die, self.flushed.append)
+        self._rules = Rules(policy, lambda: 7)
         self._writing: asyncio.Task[None] | None = None
 
     @classmethod
@@ -396,7 +429,7 @@ class Desk(Mortal):
 
     async def load(self, *keys: ScheduleKey) -> None:
         loaded = await self.journal.load([key.stream for key in keys])
-        self.hosts |= {key: Host(key, loaded[key.stream], self._clock()) for key in keys}
+        self.hosts |= {key: Host(key, loaded[key.stream], self._clock(), self._rules) for key in keys}
 
     def submit(self, key: ScheduleKey, command: s.Command, now: int | None = None) -> asyncio.Future[Reply]:
         done: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
@@ -475,15 +508,23 @@ def tell(schedule: s.Schedule) -> Any:
     """A state as plain data, so that two can be compared and a difference read."""
     return (
         {
-            clock: (slot.starts_at, slot.capacity, slot.first_number, bin(slot.taken))
+            clock: (slot.starts_at, slot.capacity, slot.first_number, bin(slot.taken), bin(slot.blocked))
             for clock, slot in schedule.slots.items()
         },
         {
             a: (x.clock, x.seat, x.patient_id, x.account_id, x.hold_until, x.status, x.reason)
             for a, x in schedule.appointments.items()
         },
+        {
+            a: (x.replaces, x.waives, x.wish_id, x.successor, x.fate, x.consent)
+            for a, x in schedule.appointments.items()
+        },
         dict(schedule.active),
         dict(schedule.holds),
+        dict(schedule.changes),
+        dict(schedule.cooling),
+        dict(schedule.wishes),
+        (schedule.revision, dict(schedule.commands)),
     )
 
 

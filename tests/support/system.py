@@ -56,11 +56,19 @@ def xinglin(arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-c", "from web.cli import main; main(prog_name='xinglin')", *arguments]
 
 
-def run(*arguments: str, seconds: float = 120.0) -> subprocess.CompletedProcess[str]:
-    """A command of ours, to its end."""
+def run(
+    *arguments: str, seconds: float = 120.0, typed: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A command of ours, to its end; `typed` is its standard input."""
     environment = {**os.environ, "COLUMNS": "200"}  # no line of a table is folded
     return subprocess.run(
-        xinglin(arguments), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=seconds
+        xinglin(arguments),
+        cwd=ROOT,
+        env=environment,
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
     )
 
 

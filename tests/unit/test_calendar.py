@@ -7,6 +7,7 @@ import pytest
 
 from engine.domain.calendar import Holiday, SessionOverride, SessionTemplate, plan_day, sessions_on
 from engine.domain.planning import overlapping
+from engine.domain.policy import Channel, Policy, Pool, Terms
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 TUESDAY = date(2026, 11, 24)
@@ -144,3 +145,19 @@ def test_a_clock_that_jumps_by_half_an_hour() -> None:
     assert clocks(plan) == ["0130", "0230", "0300"]
     assert plan is not None
     assert overlapping(plan) is None
+
+
+def test_the_policy_of_department_and_class_divides_the_session() -> None:
+    kept = Terms(pools=(Pool("window", 25, Channel.WINDOW),))
+    policy = Policy(terms={("0304", "ordinary"): kept})
+    week = [
+        template(),
+        template(period="afternoon", starts=time(14), ends=time(15), number_class_id="emergency"),
+    ]
+    plan = plan_day(TUESDAY, week, {}, {}, FEES, SHANGHAI, policy)
+    assert plan is not None
+    morning, afternoon = plan
+    assert [share.pool for share in morning.shares] == ["window", ""]
+    assert sum(n for slot in morning.slots for share, n in slot.runs if share == 0) == 4
+    assert afternoon.shares == ()
+    assert plan_day(TUESDAY, week, {}, {}, FEES, SHANGHAI) != plan

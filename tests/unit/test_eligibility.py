@@ -5,22 +5,35 @@ from datetime import date
 
 import pytest
 
-from engine.domain.eligibility import NOBODY, DepartmentRule, Facts, check, full_years
-from engine.domain.policy import Policy
+from engine.domain.delegation import ends_on
+from engine.domain.eligibility import (
+    NOBODY,
+    Block,
+    DepartmentRule,
+    Facts,
+    check,
+    full_years,
+    is_follow_up,
+)
+from engine.domain.policy import Offence, Policy
 from engine.domain.refusal import Reason, Refusal
 
 NOW = 1_000_000
 DAY = date(2026, 11, 24)
-POLICY = Policy(active_appointments_max=3, account_holds_max=2)
+POLICY = Policy(active_appointments_max=3, account_holds_max=2, day_appointments_max=2)
 OWNER = b"\xaa" * 16
+BLOCK = Block(b"\xbb" * 16, "three_in_a_year", Offence.NO_SHOW, NOW + 1)
 
 # Everything is wrong with this one; each line below mends the guard before it, so the next one speaks.
 WRONG = Facts(
     is_of_account=False,
+    delegated_until=NOW,
     birth_date=date(2010, 11, 25),
     sex="male",
     blocked_until=NOW + 1,
+    block=BLOCK,
     active_appointments=3,
+    day_appointments=2,
     account_holds=2,
     key_used_elsewhere=True,
     department_day_owner=OWNER,
@@ -29,11 +42,14 @@ WRONG = Facts(
 RULE = DepartmentRule(sex="female", age_min=18, age_max=60)
 MENDED = [
     ("is_of_account", True),
+    ("delegated_until", NOW + 1),
     ("key_used_elsewhere", False),
     ("blocked_until", NOW),
+    ("block", replace(BLOCK, until=NOW)),
     ("department_day_owner", None),
     ("time_owner", None),
     ("active_appointments", 2),
+    ("day_appointments", 1),
     ("account_holds", 1),
     ("sex", "female"),
     ("birth_date", date(2008, 11, 24)),
@@ -41,11 +57,17 @@ MENDED = [
 IN_THE_WAY = {"appointment_id": OWNER.hex()}
 EXPECTED: list[Refusal | None] = [
     Refusal(Reason.NOT_ELIGIBLE, {"rule": "patient_of_another_account"}),
+    Refusal(Reason.NOT_ELIGIBLE, {"rule": "delegation_expired", "until": NOW}),
     Refusal(Reason.KEY_REUSED),
     Refusal(Reason.NOT_ELIGIBLE, {"rule": "blocked", "until": NOW + 1}),
+    Refusal(
+        Reason.NOT_ELIGIBLE,
+        {"rule": "three_in_a_year", "offence": "no_show", "until": NOW + 1, "penalty_id": "bb" * 16},
+    ),
     Refusal(Reason.ALREADY_BOOKED, IN_THE_WAY),
     Refusal(Reason.TIME_CONFLICT, IN_THE_WAY),
     Refusal(Reason.NOT_ELIGIBLE, {"rule": "active_appointments_max", "limit": 3}),
+    Refusal(Reason.NOT_ELIGIBLE, {"rule": "day_appointments_max", "limit": 2}),
     Refusal(Reason.NOT_ELIGIBLE, {"rule": "account_holds_max", "limit": 2}),
     Refusal(Reason.NOT_ELIGIBLE, {"rule": "department_sex"}),
     Refusal(Reason.NOT_ELIGIBLE, {"rule": "department_age", "limit": 18}),
@@ -106,3 +128,32 @@ def test_what_is_not_known_of_a_patient_is_not_held_against_him() -> None:
 )
 def test_age_is_in_full_years(born: date, day: date, years: int) -> None:
     assert full_years(born, day) == years
+
+
+DAY_MS = 86_400_000
+
+
+@pytest.mark.parametrize(
+    ("last", "follows"),
+    [(None, False), (0, True), (-1, False), (10 * DAY_MS, False), (10 * DAY_MS - 1, True)],
+)
+def test_a_follow_up_comes_within_the_days_after_a_visit(last: int | None, follows: bool) -> None:
+    assert is_follow_up(replace(GOOD, last_visit_at=last), 10, 10 * DAY_MS) is follows
+
+
+@pytest.mark.parametrize(
+    ("relation", "born", "ends"),
+    [
+        ("self", date(1990, 1, 1), None),
+        ("child", date(2020, 5, 6), date(2038, 5, 6)),
+        ("child", date(2008, 11, 25), date(2026, 11, 25)),  # 18 tomorrow
+        ("child", date(2008, 11, 24), date(2027, 11, 24)),  # 18 today: a grown-up's consent
+        ("child", date(2024, 2, 29), date(2042, 3, 1)),
+        ("child", None, date(2027, 11, 24)),
+        ("parent", date(1950, 1, 1), date(2027, 11, 24)),
+        ("parent", date(2020, 5, 6), date(2027, 11, 24)),
+        ("other", None, date(2027, 11, 24)),
+    ],
+)
+def test_how_long_one_may_book_for_another(relation: str, born: date | None, ends: date | None) -> None:
+    assert ends_on(relation, born, DAY, 365) == ends

@@ -14,15 +14,33 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 
 from engine.domain import eligibility
+from engine.domain.policy import Offence
 from engine.domain.refusal import Reason, Refusal
+from engine.records.conduct import ConductRefusal
 from engine.records.identity import IdentityFault
 from engine.records.patients import PeopleRefusal
 from web import keys
 from web.door import Door
 from web.errors import Problem, expect, language_of, problems, refused
-from web.faults import INVALID, RULES, TABLE, Fault, Row, Text
+from web.faults import INVALID, PENALTIES, RULES, TABLE, WISHES, Fault, Row, Text
 
-MEMBERS = {"key", "limit", "request_id"}
+MEMBERS = {
+    "clock",
+    "end",
+    "found",
+    "key",
+    "limit",
+    "number_class",
+    "practitioner_id",
+    "request_id",
+    "request_status",
+    "revision",
+    "room",
+    "schedule_id",
+    "sold",
+    "start",
+    "unfit",
+}
 
 
 @pytest.mark.parametrize("code", [*Reason, *Fault])
@@ -41,7 +59,7 @@ def test_the_table_has_nothing_else_and_no_code_twice() -> None:
 
 
 def test_the_records_refusals_are_codes_too() -> None:
-    assert {str(fault) for fault in (*IdentityFault, *PeopleRefusal)} <= set(TABLE)
+    assert {str(fault) for fault in (*IdentityFault, *PeopleRefusal, *ConductRefusal)} <= set(TABLE)
 
 
 def test_unavailable_says_when_to_come_back() -> None:
@@ -61,7 +79,7 @@ def test_every_eligibility_rule_has_words() -> None:
     assert rules == set(RULES)
 
 
-@pytest.mark.parametrize("text", [*RULES.values(), *INVALID.values()])
+@pytest.mark.parametrize("text", [*RULES.values(), *PENALTIES.values(), *WISHES.values(), *INVALID.values()])
 def test_words_are_in_both_languages(text: Text) -> None:
     assert any(character >= "\u4e00" for character in text.zh)
     assert text.en.isascii()
@@ -127,6 +145,21 @@ def test_a_rule_has_its_own_words() -> None:
     assert "5 unpaid" in str(body_of(refused(refusal), **{"Accept-Language": "en"})["detail"])
     unknown = body_of(refused(Refusal(Reason.NOT_ELIGIBLE, {"rule": "a_new_one"})))
     assert unknown["detail"] == "不符合预约条件。"
+
+
+def test_a_penalty_speaks_of_its_offence_whatever_the_hospital_called_the_rule() -> None:
+    assert set(PENALTIES) == set(Offence)
+    detail: dict[str, str | int | None] = {
+        "rule": "blocked",  # also a name that a hospital may choose
+        "offence": "dropped_hold",
+        "until": 1_800_000_000_000,
+        "penalty_id": UUID(int=7).bytes.hex(),
+    }
+    problem = refused(Refusal(Reason.NOT_ELIGIBLE, detail))
+    assert problem.members["penalty_id"] == str(UUID(int=7))
+    chinese = str(problem.body("zh")["detail"])
+    assert "占号不付" in chinese and "「blocked」" in chinese
+    assert 'rule "blocked"' in str(problem.body("en")["detail"])
 
 
 def application() -> web.Application:

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,9 +65,31 @@ async def test_all_who_wait_hear_the_same_news() -> None:
     assert await asyncio.gather(*readers) == [Changes(1, 1, {"a": 1})] * 3
 
 
+@virtual
+async def test_days_that_changed_go_with_the_free_seats_the_last_of_each() -> None:
+    feed = Feed(1, 0)
+    feed.publish(1, {"a": [1, 2]}, {"A": [["old"]], "B": [["b"]]})
+    feed.publish(2, {"a": [1, 1]})
+    feed.publish(3, {"c": 1}, {"A": [["new"]]})
+    merged = {"a": [1, 1], "c": 1}
+    assert await feed.since(1, 0, 5.0) == Changes(1, 3, merged, {"A": [["new"]], "B": [["b"]]})
+    assert await feed.since(1, 1, 5.0) == Changes(1, 3, merged, {"A": [["new"]]})
+    feed.publish(4, {}, {"A": []})
+    assert await feed.since(1, 3, 5.0) == Changes(1, 4, {}, {"A": []})
+
+
 def test_changes_survive_the_wire() -> None:
-    for changes in (Changes(1, 2, {"D1-20261124-0800": 3}), Changes(1, 2, {}), Changes(1, 2, None)):
+    for changes in (
+        Changes(1, 2, {"D1-20261124-0800": 3}),
+        Changes(1, 2, {}),
+        Changes(1, 2, None),
+        Changes(1, 2, {"D1-20261124-0800": [1, 0]}, {"D1-20261124": [["morning", None, 3]]}),
+    ):
         assert Changes.unpack(changes.pack()) == changes
+
+
+def test_without_plans_nothing_is_said_of_them() -> None:
+    assert len(Changes(1, 2, {}).pack()) == len(msgpack.packb((1, 2, {})))
 
 
 published = st.lists(st.dictionaries(st.sampled_from("abcd"), st.integers(0, 9), min_size=1), max_size=12)

@@ -231,6 +231,32 @@ def test_every_error_is_told_at_once_and_in_order(tmp_path: Path) -> None:
     assert str(errors[0]).startswith("hospital.yaml:2: timezone 'Mars'")
 
 
+def test_a_policy_may_be_there_and_is_checked_against_the_other_files(tmp_path: Path) -> None:
+    assert read_hospital(write(tmp_path, {})).policy is None
+    text = "departments:\n  '0304': {closes: 1h}\nclasses:\n  emergency: {closes: 0m}\n"
+    assert read_hospital(write(tmp_path, {"policy.yaml": text})).policy == text
+    wrong = "departments:\n  '03': {}\n  '0999': {closes: 60}\nclasses:\n  expert: {}\n"
+    errors = errors_of(tmp_path, {"policy.yaml": wrong, "rooms.csv": "id,name,department_id\nR1,,0304\n"})
+    assert [(e.file, e.line, e.column) for e in errors] == [
+        ("rooms.csv", 2, 0),
+        ("policy.yaml", 2, 3),
+        ("policy.yaml", 3, 3),
+        ("policy.yaml", 3, 20),
+        ("policy.yaml", 5, 3),
+    ]
+    assert str(errors[3]).startswith("policy.yaml:3:20: departments.0999.closes: is '60': write")
+
+
+def test_ids_of_a_policy_are_not_judged_against_files_that_are_missing(tmp_path: Path) -> None:
+    errors = errors_of(tmp_path, {"policy.yaml": "departments: {'0304': {}}", "departments.csv": None})
+    assert {e.file for e in errors} == {"departments.csv"}
+
+
+def test_a_policy_that_is_not_utf_8(tmp_path: Path) -> None:
+    (error,) = errors_of(tmp_path, {"policy.yaml": b"wishes_max: 1\n# \xff\n"})
+    assert (error.file, error.line) == ("policy.yaml", 2)
+
+
 def test_an_error_does_not_make_others_of_its_followers(tmp_path: Path) -> None:
     errors = errors_of(tmp_path, {"departments.csv": GOOD["departments.csv"].replace("心血管内科", "")})
     assert [(e.file, e.line) for e in errors] == [("departments.csv", 3)]

@@ -14,9 +14,11 @@ from openapi_spec_validator import OpenAPIV30SpecValidator, OpenAPIV31SpecValida
 from pydantic import Field
 
 from engine.domain.limits import BODY_BYTES_MAX
+from engine.domain.policy import Channel
 from engine.domain.refusal import Reason
+from engine.records.staff import Role
 from web import keys
-from web.auth import Tokens
+from web.auth import Staff, Tokens
 from web.errors import Problem
 from web.faults import Fault
 from web.openapi import Api, api, as_3_0
@@ -27,6 +29,12 @@ Client = TestClient[web.Request, web.Application]
 ACCOUNT = bytes(range(16))
 TOKENS = Tokens(b"s" * 32, 1800, 1800)
 BEARER = {"Authorization": f"Bearer {TOKENS.issue(ACCOUNT).access_token}"}
+DESK = Staff(bytes(16), "desk", "窗口", frozenset({Role.DESK}), None, None, Channel.WINDOW)
+DOCTOR = Staff(bytes(16), "doctor", "医生", frozenset({Role.DOCTOR}), "D1", None, Channel.DOCTOR)
+
+
+def bearer(staff: Staff) -> dict[str, str]:
+    return {"Authorization": f"Bearer {TOKENS.issue_staff(staff).access_token}"}
 
 
 class Inner(Request):
@@ -95,6 +103,18 @@ async def mine(request: web.Request, *, account_id: bytes, idempotency_key: str,
 @small.route("DELETE", "/mine", zh="删除", status=204)
 async def forget(request: web.Request) -> None:
     """Needs a token, says nothing."""
+
+
+@small.route("GET", "/desk", zh="窗口", security="staff", roles=("desk", "manager"))
+async def desk(request: web.Request, *, staff: Staff) -> Echo:
+    """Of the desk."""
+    return Echo(f"{staff.username} {staff.channel.name}")
+
+
+@small.route("GET", "/staff", zh="职工", security="staff")
+async def anybody_here(request: web.Request) -> Echo:
+    """Of all staff."""
+    return Echo("staff")
 
 
 @small.route("GET", "/ready", zh="现成", security=None, answer=Echo)
@@ -523,3 +543,67 @@ async def test_answers_of_other_kinds(client: Client) -> None:
 
 def test_a_problem_is_what_handlers_raise() -> None:
     assert str(Problem(Fault.NOT_FOUND)) == "not_found"
+
+
+# Staff.
+
+
+async def get(client: Client, path: str, **headers: str) -> tuple[int, dict[str, Any]]:
+    async with client.get(path, headers=headers) as response:
+        return response.status, await response.json()
+
+
+async def test_a_role_opens_what_names_it(client: Client) -> None:
+    assert await get(client, "/desk", **bearer(DESK)) == (
+        200,
+        {"text": "desk WINDOW", "day": None, "at": None, "id": None},
+    )
+    status, told = await get(client, "/desk", **bearer(DOCTOR))
+    assert (status, told["code"], told["roles"]) == (403, "forbidden", ["desk", "manager"])
+    assert (await get(client, "/staff", **bearer(DOCTOR)))[0] == 200
+
+
+async def test_patients_and_strangers_are_not_staff(client: Client) -> None:
+    for headers in (BEARER, {}, {"Authorization": "Bearer x"}):
+        for path in ("/desk", "/staff"):
+            status, told = await get(client, path, **headers)
+            assert (status, told["code"]) == (401, "unauthenticated")
+
+
+async def test_staff_are_no_patients(client: Client) -> None:
+    async with client.delete("/mine", headers=bearer(DESK)) as response:
+        assert (response.status, (await response.json())["code"]) == (401, "unauthenticated")
+
+
+def test_the_document_says_which_staff() -> None:
+    document = small.document
+    declared = document["paths"]["/desk"]["get"]
+    assert declared["security"] == [{"staff": []}]
+    assert "staff" in document["components"]["securitySchemes"]
+    assert declared["description"].endswith("For staff with one of these roles: desk, manager.")
+    forbidden = declared["responses"]["403"]["content"]["application/problem+json"]["schema"]
+    assert forbidden["allOf"][1]["properties"]["code"]["enum"] == ["forbidden"]
+    assert "403" not in document["paths"]["/staff"]["get"]["responses"]
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"security": "bearer"},
+        {"security": None},
+        {"security": "staff", "roles": ("dask",)},
+        {"security": "bearer", "roles": ("desk",)},
+    ],
+)
+def test_a_route_for_staff_that_is_declared_wrong(declared: dict[str, Any]) -> None:
+    async def wrong(request: web.Request, *, staff: Staff) -> None: ...
+
+    with pytest.raises(TypeError):
+        Api("x", "1").route("GET", "/x", zh="x", **declared)(wrong)
+
+
+def test_an_account_is_not_what_a_staff_route_has() -> None:
+    async def wrong(request: web.Request, *, account_id: bytes) -> None: ...
+
+    with pytest.raises(TypeError, match="account_id"):
+        Api("x", "1").route("GET", "/x", zh="x", security="staff")(wrong)

@@ -24,8 +24,8 @@ from engine.domain.schedule import (
     apply,
     conservation_error,
     decide,
-    remaining,
 )
+from engine.domain.seats import remaining
 
 NOW = 1_000_000
 EIGHT, HALF_PAST, PAST = "0800", "0830", "0730"
