@@ -11,9 +11,31 @@ from aiohttp.typedefs import Handler
 
 from actors.metrics import exposition, samples
 from engine.domain.limits import BODY_BYTES_MAX
-from web import keys
+from web import keys, stream  # noqa: F401
+from web.desk import appointments as desk_appointments  # noqa: F401  (declares its routes, like those below)
+from web.desk import (  # noqa: F401
+    change_requests,
+    previews,
+    schedules,
+    suspensions,
+    templates,
+)
+from web.desk import conduct as desk_conduct  # noqa: F401
+from web.desk import history as desk_history  # noqa: F401
 from web.openapi import api
-from web.patient import appointments, catalog, patients, sessions  # noqa: F401  (they declare their routes)
+from web.passwords import Passwords
+from web.patient import (  # noqa: F401
+    any_doctor,
+    appointments,
+    catalog,
+    changes,
+    conduct,
+    patients,
+    sessions,
+    substitute,
+    waitlist,
+)
+from web.patient import history as patient_history  # noqa: F401
 from web.patient.offers import Offers
 
 READY_SECONDS_MAX: Final = 1.0
@@ -23,6 +45,7 @@ def make_app() -> web.Application:
     """Without what handlers need: see web/keys.py; web/gateway.py fills it in."""
     app = web.Application(middlewares=[measured], client_max_size=BODY_BYTES_MAX)
     app[keys.OFFERS] = Offers()
+    app[keys.PASSWORDS] = Passwords()
     api.setup(app)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)

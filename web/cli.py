@@ -2,14 +2,19 @@
 
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
-from pydantic import SecretStr, ValidationError
 from rich.console import Console
 
 from actors import ray_environment
 from engine.settings import Settings
+from web.command_line import DATABASE_URL as _DATABASE_URL
+from web.command_line import HOME as _HOME
+from web.command_line import fail as _fail
+from web.command_line import settings_of as _settings
+from web.policy_cli import policy
+from web.staff_cli import staff
 
 
 @click.group()
@@ -40,8 +45,6 @@ def serve(**given: Any) -> None:
         _fail(str(failed))
 
 
-_HOME = click.option("--home", type=click.Path(path_type=Path), help="Of the server.  [default: .xinglin]")
-_DATABASE_URL = click.option("--database-url", help="An outside PostgreSQL instead of the home's.")
 _FILE = click.argument("file", type=click.Path(path_type=Path))
 
 
@@ -123,18 +126,5 @@ def settings() -> None:
         click.echo(f"XINGLIN_{name.upper():<24} {getattr(current, name)!s:<28} {field.description}")
 
 
-def _settings(given: dict[str, Any]) -> Settings:
-    chosen = {name: value for name, value in given.items() if value is not None}
-    if "database_url" in chosen:
-        chosen["database_url"] = SecretStr(chosen["database_url"])
-    try:
-        return Settings(**chosen)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = str(first["loc"][0])
-        _fail(f"--{name.replace('_', '-')} (XINGLIN_{name.upper()}): {first['msg']}")
-
-
-def _fail(why: str) -> NoReturn:
-    click.echo(f"xinglin: {why}", err=True)
-    sys.exit(1)
+main.add_command(policy)
+main.add_command(staff)

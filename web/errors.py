@@ -26,7 +26,7 @@ from aiohttp.typedefs import Handler
 from engine.domain.limits import BODY_BYTES_MAX
 from engine.domain.refusal import Reason, Refusal
 from web import keys
-from web.faults import INVALID, RULES, TABLE, Fault, Language, Text
+from web.faults import INVALID, PENALTIES, RULES, TABLE, WISHES, Fault, Language, Text
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,9 @@ class Problem(Exception):
         detail = row.detail
         rule = self.members.get("rule")
         if rule is not None:
-            detail = RULES.get(str(rule), detail)
+            # A conduct rule has the name that the hospital gave it; its offence has the words.
+            penalty = PENALTIES.get(str(self.members.get("offence")))
+            detail = penalty or RULES.get(str(rule)) or WISHES.get(str(rule), detail)
         said = detail.in_(language)
         problem: dict[str, object] = {
             "type": f"/problems/{self.code.value}",
@@ -113,9 +115,10 @@ class Problem(Exception):
 def refused(refusal: Refusal, **members: object) -> Problem:
     """The engine's refusal as a problem; `members` adds what only the web knows, such as alternatives."""
     told: dict[str, object] = dict(refusal.detail)
-    appointment_id = told.get("appointment_id")
-    if isinstance(appointment_id, str):
-        told["appointment_id"] = str(UUID(appointment_id))
+    for name in ("appointment_id", "penalty_id"):
+        named = told.get(name)
+        if isinstance(named, str):
+            told[name] = str(UUID(named))
     until = told.get("until")
     if isinstance(until, int):
         told["until"] = datetime.fromtimestamp(until / 1000, UTC)

@@ -20,14 +20,24 @@ class Fault(StrEnum):
     UNAUTHENTICATED = "unauthenticated"
     TOKEN_EXPIRED = "token_expired"
     SIGN_IN_REFUSED = "sign_in_refused"
+    FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
     NO_SUCH_DEPARTMENT = "no_such_department"
     NO_SUCH_PRACTITIONER = "no_such_practitioner"
     NO_SUCH_PATIENT = "no_such_patient"
     NO_SUCH_BILL = "no_such_bill"
+    NO_SUCH_PENALTY = "no_such_penalty"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     IDENTITY_MISMATCH = "identity_mismatch"
     TOO_MANY_PATIENTS = "too_many_patients"
+    DELEGATION_REVOKED = "delegation_revoked"
+    CHILD_IS_GROWN_UP = "child_is_grown_up"
+    ID_DIGITS_MISMATCH = "id_digits_mismatch"
+    PENALTY_OVER = "penalty_over"
+    ALREADY_APPEALED = "already_appealed"
+    NO_OPEN_APPEAL = "no_open_appeal"
+    WISH_IMPOSSIBLE = "wish_impossible"
+    WISH_TOO_WIDE = "wish_too_wide"
     BODY_TOO_LARGE = "body_too_large"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     EXPECTATION_FAILED = "expectation_failed"
@@ -40,6 +50,21 @@ class Fault(StrEnum):
     INVALID_PHONE = "invalid_phone"
     UNSUPPORTED_GRANT = "unsupported_grant"
     UNSUPPORTED_PROVIDER = "unsupported_provider"
+    NO_SUCH_TOPIC = "no_such_topic"
+    TOO_MANY_TOPICS = "too_many_topics"
+    TOPIC_TOO_WIDE = "topic_too_wide"
+    UPGRADE_REQUIRED = "upgrade_required"
+    STREAM_FULL = "stream_full"
+    NO_SUCH_ROOM = "no_such_room"
+    NO_SUCH_NUMBER_CLASS = "no_such_number_class"
+    NO_SUCH_REQUEST = "no_such_request"
+    REQUEST_DECIDED = "request_decided"
+    ROOM_TAKEN = "room_taken"
+    PRACTITIONER_BUSY = "practitioner_busy"
+    SUBSTITUTE_UNFIT = "substitute_unfit"
+    INVALID_TIMES = "invalid_times"
+    INVALID_WEEK = "invalid_week"
+    NOTHING_TO_CHANGE = "nothing_to_change"
     REQUEST_REFUSED = "request_refused"
     INTERNAL = "internal"
     SIGN_IN_UNAVAILABLE = "sign_in_unavailable"
@@ -132,6 +157,214 @@ TABLE: Final[dict[str, Row]] = {
     Reason.NOT_ELIGIBLE: Row(
         403, Text("不符合预约条件", "Not eligible"), Text("不符合预约条件。", "This booking is not allowed.")
     ),
+    Reason.NOT_RELEASED: Row(
+        409,
+        Text("尚未放号", "Not released yet"),
+        Text(
+            "该时段的号尚未放出，放号时间见 opens_at。",
+            "Numbers of this slot open at the time given in opens_at.",
+        ),
+    ),
+    Reason.BOOKING_CLOSED: Row(
+        409,
+        Text("已停止预约", "Booking has closed"),
+        Text(
+            "该时段已停止网上预约，如需就诊请到窗口办理。",
+            "This slot is too near to be booked online; ask at the window.",
+        ),
+    ),
+    Reason.SESSION_PAUSED: Row(
+        409,
+        Text("暂停预约", "Booking is paused"),
+        Text(
+            "该门诊暂停预约，请稍后再试或选择其他医生。",
+            "Booking for this session is paused; try later or choose another.",
+        ),
+    ),
+    Reason.SESSION_SUSPENDED: Row(
+        409,
+        Text("已停诊", "The session is called off"),
+        Text(
+            "该门诊已停诊，请选择其他医生或日期。",
+            "This session is called off; please choose another.",
+        ),
+    ),
+    Reason.VISIT_LIMIT: Row(
+        409,
+        Text("初诊或复诊名额已满", "No room for this kind of visit"),
+        Text(
+            "该门诊此类就诊（初诊或复诊）的名额已满，上限 {limit} 人。",
+            "This session takes {limit} visits of this kind, first or follow-up, and has them.",
+        ),
+    ),
+    Reason.GROUP_DOES_NOT_FIT: Row(
+        409,
+        Text("没有相邻的时段", "No neighbouring times"),
+        Text(
+            "附近没有足够的相邻时段，请换一个时间或减少人数。",
+            "There are not enough seats at neighbouring times; choose another time or fewer people.",
+        ),
+    ),
+    Reason.CANCEL_TOO_LATE: Row(
+        409,
+        Text("已过取消时限", "Too late to cancel"),
+        Text(
+            "已过线上取消的截止时间（见 until），请到窗口办理。",
+            "The last moment to cancel online was the one in until; ask at the window.",
+        ),
+    ),
+    Reason.CHANGE_TOO_LATE: Row(
+        409,
+        Text("已过改签时限", "Too late to change"),
+        Text(
+            "已过线上改签的截止时间（见 until），请到窗口办理。",
+            "The last moment to change online was the one in until; ask at the window.",
+        ),
+    ),
+    Reason.TOO_MANY_CHANGES: Row(
+        409,
+        Text("改签次数已达上限", "Changed too often"),
+        Text(
+            "该预约已改签 {limit} 次，不能再改签。",
+            "This booking has been changed {limit} times, which is the most allowed.",
+        ),
+    ),
+    Reason.NOT_BOOKED: Row(
+        409,
+        Text("预约尚未确认", "Not booked yet"),
+        Text(
+            "该预约尚未支付或确认，请先确认，或取消后重新预约。",
+            "This number is not confirmed yet; confirm it first, or cancel it and book anew.",
+        ),
+    ),
+    Reason.CHANGE_UNSETTLED: Row(
+        409,
+        Text("改签尚未完成", "The change is not finished"),
+        Text(
+            "该号是为改签保留的，请用改签操作完成。",
+            "This number is kept for a change; finish it by changing the booked one.",
+        ),
+    ),
+    Reason.CHANGE_GIVEN_UP: Row(
+        409,
+        Text("改签未成功", "The change was given up"),
+        Text(
+            "改签未完成，原预约仍然有效，请重新选择。",
+            "The change was not made; the old booking stands. Please choose again.",
+        ),
+    ),
+    Reason.STALE_REVISION: Row(
+        409,
+        Text("排班已被他人修改", "Somebody else changed it"),
+        Text(
+            "该排班已被修改（当前版本 {revision}），请刷新后再操作。",
+            "This day was changed meanwhile (now at revision {revision}); look again and repeat.",
+        ),
+    ),
+    Reason.NO_SUCH_SESSION: Row(
+        404,
+        Text("没有该门诊时段", "No such session"),
+        Text(
+            "该医生当天没有这个午别的门诊。",
+            "This practitioner has no such session on that day.",
+        ),
+    ),
+    Reason.SESSIONS_OVERLAP: Row(
+        409,
+        Text("门诊时间重叠", "Sessions overlap"),
+        Text(
+            "与该医生当天已有的门诊时间重叠，或午别信息不一致。",
+            "It overlaps another session of this practitioner on that day, or contradicts it.",
+        ),
+    ),
+    Reason.BELOW_SOLD: Row(
+        409,
+        Text("号数少于已约人数", "Fewer seats than are sold"),
+        Text(
+            "时段 {clock} 已有 {sold} 人，减号前请先为他们改签，或减少幅度。",
+            "Slot {clock} has {sold} people; move some of them first, or take fewer seats away.",
+        ),
+    ),
+    Reason.IN_THE_PAST: Row(
+        409,
+        Text("时间已过", "In the past"),
+        Text(
+            "不能修改已经开始或结束的门诊。",
+            "What has begun or ended cannot be changed.",
+        ),
+    ),
+    Reason.TOO_LARGE: Row(
+        422,
+        Text("数量超出范围", "Too many"),
+        Text(
+            "数量超出允许的范围，上限 {limit}，且每人只能出现一次。",
+            "That is more than the limit of {limit}, or names somebody twice.",
+        ),
+    ),
+    Reason.FATE_DECIDED: Row(
+        409,
+        Text("已处理", "Already decided"),
+        Text(
+            "该预约的停诊安排已经确定。",
+            "What becomes of this number has been decided already.",
+        ),
+    ),
+    Reason.NOT_SUSPENDED: Row(
+        409,
+        Text("未停诊", "Not called off"),
+        Text(
+            "该预约所在的门诊没有停诊。",
+            "The session of this number is not called off.",
+        ),
+    ),
+    Reason.NO_SUBSTITUTE: Row(
+        409,
+        Text("没有替诊", "No substitute"),
+        Text(
+            "该门诊没有替诊医生，无需确认。",
+            "Nobody substitutes in this session, so there is nothing to agree to.",
+        ),
+    ),
+    Reason.WRONG_STATE: Row(
+        409,
+        Text("当前状态不允许", "Not in this state"),
+        Text(
+            "该预约当前的状态不允许此操作。",
+            "The appointment is not in a state that allows this.",
+        ),
+    ),
+    Reason.NO_SUCH_WISH: Row(
+        404,
+        Text("没有该候补", "No such wish"),
+        Text(
+            "没有找到该候补，或它不属于当前账号。",
+            "No such wish belongs to this account.",
+        ),
+    ),
+    Reason.WAITLIST_CLOSED: Row(
+        409,
+        Text("候补已截止", "The waiting list is closed"),
+        Text(
+            "该时段的候补已截止或未开放。",
+            "Waiting for these slots has closed, or is not offered.",
+        ),
+    ),
+    Reason.WAITLIST_FULL: Row(
+        409,
+        Text("候补人数已满", "The waiting list is full"),
+        Text(
+            "该医生当天的候补人数已满（{limit} 人）。",
+            "The waiting list of that day is full ({limit} wishes).",
+        ),
+    ),
+    Reason.SEATS_FREE: Row(
+        409,
+        Text("还有余号", "Seats are free"),
+        Text(
+            "还有余号，请直接预约。",
+            "Seats are free: simply book one.",
+        ),
+    ),
     Reason.BUSY: Row(
         503,
         Text("系统繁忙", "Busy"),
@@ -209,7 +442,18 @@ TABLE: Final[dict[str, Row]] = {
     Fault.SIGN_IN_REFUSED: Row(
         401,
         Text("登录失败", "Sign-in refused"),
-        Text("登录凭证无效或已使用，请重新登录。", "The sign-in code is invalid or was used; sign in again."),
+        Text(
+            "登录凭证无效、已使用或暂被锁定（密码连续错误 5 次锁定 15 分钟），请核对后重新登录。",
+            "The code or password is wrong or used up, or locked for 15 minutes after 5 wrong passwords.",
+        ),
+    ),
+    Fault.FORBIDDEN: Row(
+        403,
+        Text("没有权限", "Not permitted"),
+        Text(
+            "该操作不在您的岗位权限或所管科室范围内；由角色决定时，可操作的角色见 roles。",
+            "Your roles or your department do not cover this; roles lists who may, where roles decide it.",
+        ),
     ),
     Fault.NOT_FOUND: Row(
         404, Text("没有找到", "Not found"), Text("请求的内容不存在。", "There is nothing at this address.")
@@ -251,6 +495,72 @@ TABLE: Final[dict[str, Row]] = {
         409,
         Text("就诊人数已达上限", "Too many patients"),
         Text("每个账号最多添加 {limit} 位就诊人。", "An account may have up to {limit} patients."),
+    ),
+    Fault.NO_SUCH_PENALTY: Row(
+        404,
+        Text("没有该处罚记录", "No such penalty"),
+        Text(
+            "没有找到该处罚记录，或它与当前账号无关。",
+            "There is no such penalty, or it does not concern you.",
+        ),
+    ),
+    Fault.DELEGATION_REVOKED: Row(
+        409,
+        Text("代预约权限已撤销", "The right was taken back"),
+        Text(
+            "为该就诊人预约的权限已被撤销；如需恢复，请重新添加就诊人。",
+            "The right to book for this patient was taken back; add the patient again to give it anew.",
+        ),
+    ),
+    Fault.CHILD_IS_GROWN_UP: Row(
+        409,
+        Text("就诊人已成年", "The child has grown up"),
+        Text(
+            "该就诊人已年满 18 周岁，监护关系不能续期；请经本人同意后重新添加。",
+            "This patient has turned 18, so a parent's right is over; ask them, and add them again.",
+        ),
+    ),
+    Fault.ID_DIGITS_MISMATCH: Row(
+        422,
+        Text("证件号码后四位不符", "The last digits differ"),
+        Text(
+            "证件号码后四位与登记的不一致，请核对后重试。",
+            "These are not the last four characters of the number that we know.",
+        ),
+    ),
+    Fault.PENALTY_OVER: Row(
+        409,
+        Text("处罚已结束", "The penalty is over"),
+        Text("该处罚已结束或已撤销，无需申诉。", "This penalty has ended or was lifted; it blocks nobody."),
+    ),
+    Fault.ALREADY_APPEALED: Row(
+        409,
+        Text("已申诉", "Already appealed"),
+        Text(
+            "每项处罚只能申诉一次，请等待或查看处理结果。",
+            "A penalty may be appealed once; see what was decided.",
+        ),
+    ),
+    Fault.NO_OPEN_APPEAL: Row(
+        409,
+        Text("没有待处理的申诉", "No open appeal"),
+        Text(
+            "该处罚没有待处理的申诉，可能已由他人处理。",
+            "No appeal waits for a decision here; perhaps a colleague has decided it.",
+        ),
+    ),
+    Fault.WISH_IMPOSSIBLE: Row(
+        409,
+        Text("候补无法满足", "This wish can never be met"),
+        Text("没有符合条件的门诊。", "No session can meet this wish."),
+    ),
+    Fault.WISH_TOO_WIDE: Row(
+        422,
+        Text("候补范围过大", "The wish is too wide"),
+        Text(
+            "符合条件的排班有 {found} 个，一个候补最多 {limit} 个；请缩小医生或日期范围。",
+            "{found} schedules would do, and a wish waits at {limit} at most; name doctors, or fewer days.",
+        ),
     ),
     Fault.BODY_TOO_LARGE: Row(
         413,
@@ -318,6 +628,109 @@ TABLE: Final[dict[str, Row]] = {
         Text("不支持的登录方式", "Unsupported grant"),
         Text("暂不支持这种登录方式。", "This way of signing in is not offered here."),
     ),
+    Fault.NO_SUCH_TOPIC: Row(
+        404,
+        Text("没有该主题", "No such topic"),
+        Text(
+            "该主题不可订阅；可订阅 schedule/<排班>、department/<科室>、practitioner/<医生>。",
+            "Topics are schedule/<id>, department/<id> and practitioner/<id>.",
+        ),
+    ),
+    Fault.TOO_MANY_TOPICS: Row(
+        409,
+        Text("订阅过多", "Too many topics"),
+        Text(
+            "一个连接最多订阅 {limit} 个主题，请先退订。",
+            "One connection may have {limit} topics; unsubscribe from some first.",
+        ),
+    ),
+    Fault.TOPIC_TOO_WIDE: Row(
+        409,
+        Text("主题过宽", "The topic is too wide"),
+        Text(
+            "该主题超过 {limit} 个排班，请订阅其下级科室或医生。",
+            "The topic has more than {limit} schedules; take a department below it, or a practitioner.",
+        ),
+    ),
+    Fault.UPGRADE_REQUIRED: Row(
+        426,
+        Text("需要 WebSocket", "WebSocket required"),
+        Text("请以 WebSocket 连接该地址。", "This address speaks WebSocket only."),
+    ),
+    Fault.STREAM_FULL: Row(
+        503,
+        Text("连接过多", "Too many connections"),
+        Text(
+            "实时连接已满，请稍后重试；仍可查询余号。",
+            "No more live connections for now; retry shortly. Reading the slots still works.",
+        ),
+        retry_after=5,
+    ),
+    Fault.NO_SUCH_ROOM: Row(
+        422,
+        Text("没有该诊室", "No such room"),
+        Text("没有诊室 {room}，请核对诊室编号。", "There is no room {room}; check its id."),
+    ),
+    Fault.NO_SUCH_NUMBER_CLASS: Row(
+        422,
+        Text("没有该号别", "No such number class"),
+        Text("没有号别 {number_class}，请核对。", "There is no number class {number_class}; check its id."),
+    ),
+    Fault.NO_SUCH_REQUEST: Row(
+        404,
+        Text("没有该申请", "No such request"),
+        Text("没有找到该变更申请。", "There is no such change request."),
+    ),
+    Fault.REQUEST_DECIDED: Row(
+        409,
+        Text("申请已处理", "Already decided"),
+        Text(
+            "该申请已处理或正在执行（{request_status}），请刷新查看。",
+            "This request is decided or being carried out ({request_status}); look at it again.",
+        ),
+    ),
+    Fault.ROOM_TAKEN: Row(
+        409,
+        Text("诊室已被占用", "The room is taken"),
+        Text(
+            "诊室 {room} 在该时间已用于 {schedule_id}；换诊室，或说明原因并以 force 强制。",
+            "Room {room} is used by {schedule_id} at that time; choose another, or force it with a note.",
+        ),
+    ),
+    Fault.PRACTITIONER_BUSY: Row(
+        409,
+        Text("该医生同一时间有其他门诊", "The practitioner is busy"),
+        Text(
+            "医生 {practitioner_id} 在该时间有门诊 {schedule_id}（{start}–{end}）。",
+            "Practitioner {practitioner_id} holds {schedule_id} at that time ({start}-{end}).",
+        ),
+    ),
+    Fault.SUBSTITUTE_UNFIT: Row(
+        409,
+        Text("不能替诊", "Not fit to substitute"),
+        Text(
+            "替诊医生须为同科室、职称不低于原医生的其他医生（不符：{unfit}）。",
+            "A substitute is another one of the same department and at least the same title ({unfit} fails).",
+        ),
+    ),
+    Fault.INVALID_TIMES: Row(
+        422,
+        Text("时间有误", "The times do not fit"),
+        Text(
+            "起止时间须为半点或整点、先后正确，且当天确有该时刻（夏令时会跳过一些）。",
+            "Times are on the half hour, in order, and exist on that day: daylight saving leaves some out.",
+        ),
+    ),
+    Fault.INVALID_WEEK: Row(
+        422,
+        Text("出诊安排有误", "The week does not fit"),
+        Text("出诊模板或调整不符合要求，详见 errors。", "Sessions are not as they should be; see errors."),
+    ),
+    Fault.NOTHING_TO_CHANGE: Row(
+        409,
+        Text("没有需要变更的内容", "Nothing to change"),
+        Text("门诊已是所要求的状态。", "The sessions are already as asked for."),
+    ),
     Fault.REQUEST_REFUSED: Row(
         400, Text("请求被拒绝", "Request refused"), Text("该请求无法处理。", "This request cannot be served.")
     ),
@@ -364,6 +777,14 @@ RULES: Final[dict[str, Text]] = {
         "该就诊人因多次爽约被暂停预约，恢复时间见 until。",
         "This patient missed visits and may not book before the time given in until.",
     ),
+    "delegation_expired": Text(
+        "当前账号为该就诊人预约的权限已到期或已撤销，请先续期或重新添加就诊人。",
+        "This account's right to book for this patient has ended; renew it, or add the patient again.",
+    ),
+    "day_appointments_max": Text(
+        "该就诊人当天在全院已有 {limit} 个号，达到每日上限。",
+        "This patient already has {limit} numbers on that day, over all departments: the most allowed.",
+    ),
     "active_appointments_max": Text(
         "该就诊人已有 {limit} 个未就诊的预约，达到上限。",
         "This patient already has {limit} appointments ahead, which is the most allowed.",
@@ -371,6 +792,10 @@ RULES: Final[dict[str, Text]] = {
     "account_holds_max": Text(
         "当前账号已有 {limit} 个待支付的预约，请先支付或取消。",
         "This account has {limit} unpaid holds; pay or cancel one first.",
+    ),
+    "not_a_follow_up": Text(
+        "该就诊人 {limit} 天内没有在本科室就诊，请预约初诊号。",
+        "This patient has not been seen here within {limit} days; book a first visit.",
     ),
     "department_sex": Text(
         "该科室的接诊性别与就诊人不符。", "This department does not see patients of this sex."
@@ -382,7 +807,69 @@ RULES: Final[dict[str, Text]] = {
 }
 """What `not_eligible` says for each rule of engine.domain.eligibility."""
 
+WISHES: Final[dict[str, Text]] = {
+    "wishes_max": Text(
+        "当前账号已有 {limit} 个进行中的候补，达到上限；请先撤回一个。",
+        "This account has {limit} open wishes, which is the most allowed; withdraw one first.",
+    ),
+    "no_session": Text(
+        "所选日期内没有符合条件的门诊，也不会放号。",
+        "There is no such clinic on these days, and none will be published.",
+    ),
+    "not_at_these_times": Text(
+        "所选日期的门诊不在所选时间内。", "The clinics of these days are at other times."
+    ),
+    "not_earlier": Text("没有早于现有预约的门诊时段。", "No slot begins before the one you have."),
+    "over": Text(
+        "所选时段已开始或候补已截止。", "All these slots have begun, or their waiting lists have closed."
+    ),
+    "suspended": Text("所选门诊均已停诊。", "All these sessions were called off."),
+    "no_waitlist": Text("所选门诊不开放候补。", "These clinics have no waiting list."),
+    "booked_each_day": Text(
+        "就诊人在所选的每一天都已有该科室的号，或时间冲突。",
+        "On each of these days the patient has a number in this department, or another one at these times.",
+    ),
+    "another_patient": Text(
+        "要提前的预约不属于所选就诊人。", "The appointment to be replaced is another patient's."
+    ),
+}
+"""What is said of a wish that cannot be: `wish_impossible` (engine/views/places.py), or too many of them."""
+
+PENALTIES: Final[dict[str, Text]] = {
+    "no_show": Text(
+        "因多次爽约，已按规则「{rule}」暂停预约，恢复时间见 until；可就 penalty_id 申诉。",
+        'Visits were missed, so rule "{rule}" stops booking until the time given; you may appeal.',
+    ),
+    "late_cancel": Text(
+        "因多次临近就诊才取消，已按规则「{rule}」暂停预约，恢复时间见 until；可就 penalty_id 申诉。",
+        'Visits were cancelled late, so rule "{rule}" stops booking until the time given; you may appeal.',
+    ),
+    "cancel": Text(
+        "因频繁取消预约，已按规则「{rule}」暂停预约，恢复时间见 until；可就 penalty_id 申诉。",
+        'Numbers were cancelled too often, so rule "{rule}" stops booking until the time given;'
+        " you may appeal.",
+    ),
+    "dropped_hold": Text(
+        "因多次占号不付，已按规则「{rule}」暂停预约，恢复时间见 until；可就 penalty_id 申诉。",
+        'Numbers were held and let go unpaid, so rule "{rule}" stops booking until the time given;'
+        " you may appeal.",
+    ),
+}
+"""What `not_eligible` says where a hospital's own conduct rule stopped somebody, for each offence."""
+
 INVALID: Final[dict[str, Text]] = {
+    "session_twice": Text(
+        "同一天的同一午别出现了两次", "the same session of the same weekday is there twice"
+    ),
+    "session_overlap": Text(
+        "与当天另一午别重叠或次序颠倒", "overlaps another session of that day, or is in the wrong order"
+    ),
+    "closed_with_hours": Text(
+        "停开的门诊不能再填时间和号数", "a session that is closed has neither hours nor seats"
+    ),
+    "department_above": Text(
+        "请填写其下级科室，患者在那里挂号", "has departments below it, and patients book those"
+    ),
     "missing": Text("缺少必填项", "is required"),
     "extra_forbidden": Text("未知的字段", "is not a known field"),
     "model_type": Text("须为 JSON 对象", "must be an object"),

@@ -21,14 +21,16 @@ from aiohttp import web as http
 
 from actors.cluster import Cluster, start_ray, stop_ray
 from engine import database, embedded_postgres, logs
-from engine.domain.policy import Policy
 from engine.embedded_postgres import EmbeddedPostgres
 from engine.records.catalog import NOT_IMPORTED, load_catalog, publish_schedules
 from engine.records.hospital_file import read_hospital
 from engine.records.hospital_import import import_hospital
+from engine.records.policies import of_settings
+from engine.records.policy_file import PolicyRefused
 from engine.settings import Settings
 from integrations.wechat.sandbox import sandbox_app
 from web.auth import SECRET_BYTES_MIN
+from web.demo_staff import DEMO_PASSWORD, DEMO_STAFF, close_demo_staff, open_demo_staff
 from web.gateway import GatewayConfig, HttpGateway
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,11 @@ def serve(settings: Settings) -> None:
             asyncio.run(_run(settings, server, url, home))
         except (embedded_postgres.PostgresFailed, database.DatabaseFailed) as failed:
             raise CannotStart(str(failed)) from None
+        except PolicyRefused as refused:
+            raise CannotStart(
+                f"the policy in force cannot be read ({refused.errors[0]}): put a right one in force with"
+                " `xinglin policy apply`"
+            ) from None
 
 
 @contextlib.contextmanager
@@ -124,6 +131,10 @@ async def _prepare_database(url: str, settings: Settings) -> None:
                 await import_hospital(connection, read_hospital(folder), today, settings.publish_days)
         else:
             await publish_schedules(connection, today, settings.publish_days)
+        if settings.demo:
+            await open_demo_staff(connection, await load_catalog(connection))
+        else:
+            await close_demo_staff(connection)
     finally:
         await connection.close()
 
@@ -148,7 +159,7 @@ async def _run(settings: Settings, server: EmbeddedPostgres | None, url: str, ho
             settings.shards,
             settings.standbys,
             settings.gateways,
-            Policy(settings.hold_seconds, settings.active_appointments_max, settings.account_holds_max),
+            of_settings(settings),
             partial(HttpGateway, config=config),
             settings.log_level,
             log_folder,
@@ -254,7 +265,13 @@ async def _publish_daily(url: str, settings: Settings) -> None:
                     published = today
             finally:
                 await connection.close()
-        except (database.DatabaseFailed, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except (
+            database.DatabaseFailed,
+            PolicyRefused,
+            OSError,
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+        ) as error:
             log.warning("the next day could not be published yet: %s", error)
         await asyncio.sleep(PUBLISH_SECONDS)
 
@@ -301,6 +318,11 @@ def _greet(settings: Settings, home: Path, addresses: list[str]) -> None:
             '    demo login {"grant":"wechat","code":"sandbox:demo"}   (any sandbox:<name> is a person)',
             f"      curl -s {address}/api/v1/sessions -H 'Content-Type: application/json' \\",
             """           -d '{"grant":"wechat","code":"sandbox:demo"}'""",
+        ]
+    if settings.demo:
+        lines += [
+            f"    demo staff {', '.join(username for username, _, _ in DEMO_STAFF)}",
+            f'      {{"grant":"password","username":"{DEMO_STAFF[0][0]}","password":"{DEMO_PASSWORD}"}}',
         ]
     lines += ["  Ctrl-C drains and stops.", ""]
     print("\n".join(lines), flush=True)

@@ -225,14 +225,14 @@ async def test_what_another_table_needs_cannot_go(
     connection: asyncpg.Connection, files: HospitalFiles
 ) -> None:
     await import_hospital(connection, files, MONDAY, DAYS)
-    await connection.execute("create table staff (practitioner_id text references practitioner (id))")
-    await connection.execute("insert into staff values ('D0001')")
+    await connection.execute("create table visit (practitioner_id text references practitioner (id))")
+    await connection.execute("insert into visit values ('D0001')")
     with pytest.raises(ImportRefused) as refused:
         await import_hospital(connection, without_practitioner(files, "D0001"), MONDAY, DAYS)
     (error,) = refused.value.errors
     assert error.file == "practitioners.csv"
     assert "D0001" in error.reason
-    assert "staff" in error.reason
+    assert "visit" in error.reason
 
 
 async def test_two_imports_at_once_are_one_after_the_other(

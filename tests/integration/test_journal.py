@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from engine.domain import schedule as s
+from engine.domain import seats
 from engine.domain.ids import ScheduleKey
 from engine.domain.planning import plan_from_data
 from engine.domain.refusal import Reason, Refusal
@@ -231,7 +232,7 @@ async def test_two_shards_race_for_one_patient_department_and_day_and_one_wins(w
     # The loser's seat is free again: in memory, in what a restart replays, in SQL.
     loser, key, clock = (right, TWO, "0800") if winner == "left" else (left, ONE, "0830")
     slot = loser.hosts[key].state.slots[clock]
-    assert s.remaining(slot) == slot.capacity
+    assert seats.remaining(slot) == slot.capacity
     await check(world, left, right)
     [again] = await loser.ask(key, hold(uid("bob"), BOB, clock))
     assert isinstance(again, s.Answer)
@@ -279,7 +280,7 @@ async def test_confirming_after_the_claim_was_taken_over_gives_the_seat_back(wor
     # Decided in time by this shard's clock, and written too late by the database's.
     [reply] = await left.ask(ONE, confirm(uid("late")), now=long_ago + 1_000)
     assert reply == Refusal(Reason.HOLD_EXPIRED)
-    assert s.remaining(left.hosts[ONE].state.slots["0830"]) == 1
+    assert seats.remaining(left.hosts[ONE].state.slots["0830"]) == 1
     assert (await world.appointments())[uid("late")].status == s.Status.CANCELLED
     await check(world, left, right)
 

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -13,15 +13,22 @@ import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
 
+from engine.domain.claims import of_department_day, of_time
+from engine.domain.policy import Policy
+from engine.records.facts import Question, facts
 from engine.records.identity import IdType, check_digit, identify
 from engine.records.patients import (
+    ACCOUNT_PATIENTS_EVER_MAX,
     ACCOUNT_PATIENTS_MAX,
+    DelegationTerms,
     NewPatient,
     Patient,
     PeopleRefusal,
     account_of_openid,
     add_patient,
     patients_of,
+    renew,
+    revoke,
 )
 from integrations.connector import Refused, TryAgain
 from integrations.wechat.client import WeChatClient
@@ -32,6 +39,9 @@ from web.openapi import api
 from web.patient import patients, sessions  # noqa: F401  (they declare their routes)
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
+ZONE = ZoneInfo("Asia/Shanghai")
+TERMS = DelegationTerms(365, ZONE)
+DAY = timedelta(days=1)
 Client = TestClient[web.Request, web.Application]
 
 
@@ -51,9 +61,13 @@ def resident(n: int, day: str = "19900307") -> str:
 
 
 def someone(
-    n: int = 1, name: str = "王小明", relation: str = "self", phone: str = "13800000001"
+    n: int = 1,
+    name: str = "王小明",
+    relation: str = "self",
+    phone: str = "13800000001",
+    born: str = "19900307",
 ) -> NewPatient:
-    person = identify(name, IdType.RESIDENT_ID, resident(n), phone, NOW.date())
+    person = identify(name, IdType.RESIDENT_ID, resident(n, born), phone, NOW.date())
     assert not isinstance(person, str)
     return NewPatient(person, relation)
 
@@ -69,9 +83,48 @@ async def account(pool: asyncpg.Pool, openid: str = "o1") -> bytes:
         return await account_of_openid(conn, openid, new_id(), NOW)
 
 
-async def add(pool: asyncpg.Pool, account_id: bytes, patient: NewPatient) -> Patient | PeopleRefusal:
+async def add(
+    pool: asyncpg.Pool, account_id: bytes, patient: NewPatient, now: datetime = NOW
+) -> Patient | PeopleRefusal:
     async with pool.acquire() as conn:
-        return await add_patient(conn, account_id, patient, new_id(), NOW)
+        return await add_patient(conn, account_id, patient, new_id(), TERMS, now)
+
+
+async def added(pool: asyncpg.Pool, account_id: bytes, patient: NewPatient, now: datetime = NOW) -> Patient:
+    found = await add(pool, account_id, patient, now)
+    assert isinstance(found, Patient)
+    return found
+
+
+async def renewed(
+    pool: asyncpg.Pool,
+    account_id: bytes,
+    patient: Patient,
+    now: datetime,
+    key: str = "k1",
+    digits: str | None = None,
+) -> Patient | PeopleRefusal:
+    async with pool.acquire() as conn:
+        wanted = patient.id_number[-4:] if digits is None else digits
+        return await renew(conn, account_id, patient.id, wanted, key, TERMS, now)
+
+
+async def revoked(
+    pool: asyncpg.Pool, account_id: bytes, patient_id: bytes, now: datetime
+) -> Patient | PeopleRefusal:
+    async with pool.acquire() as conn:
+        return await revoke(conn, account_id, patient_id, now)
+
+
+async def right(pool: asyncpg.Pool, account_id: bytes, patient_id: bytes) -> tuple[bool, int | None]:
+    """What a booking learns: whose patient it is, and until when (ms)."""
+    number = new_id()
+    day, time = (
+        of_department_day(patient_id, "cardio", "2026-11-24", number, None),
+        of_time(patient_id, 1, number, None),
+    )
+    (found,) = await facts(pool, [Question(number, patient_id, account_id, day, time)])
+    return found.is_of_account, found.delegated_until
 
 
 async def test_fifty_sign_ins_of_one_person_make_one_account(pool: asyncpg.Pool) -> None:
@@ -149,6 +202,97 @@ async def test_many_accounts_add_one_person_at_once(pool: asyncpg.Pool) -> None:
     assert await pool.fetchval("select count(*) from account_patient") == 20
 
 
+# Rights to book for others.
+
+
+async def test_rights_end_by_relation(pool: asyncpg.Pool) -> None:
+    mine = await account(pool)
+    oneself = await added(pool, mine, someone(1))
+    child = await added(pool, mine, someone(2, relation="child", born="20200506"))
+    son = await added(pool, mine, someone(3, relation="child", born="19900307"))
+    mother = await added(pool, mine, someone(4, relation="parent", born="19600307"))
+    assert oneself.expires_at is None
+    assert child.expires_at == datetime(2038, 5, 6, tzinfo=ZONE)
+    assert son.expires_at == mother.expires_at == datetime(2027, 11, 23, tzinfo=ZONE)
+    assert not mother.is_expired(NOW) and mother.is_expired(datetime(2027, 11, 23, tzinfo=ZONE))
+    assert mother.expires_at is not None
+    told = int(mother.expires_at.timestamp() * 1000)
+    assert await right(pool, mine, mother.id) == (True, told)
+    assert await right(pool, mine, oneself.id) == (True, None)
+    assert await right(pool, await account(pool, "another"), oneself.id) == (False, None)
+
+
+async def test_a_grown_up_is_asked_again(pool: asyncpg.Pool) -> None:
+    mine = await account(pool)
+    mother = await added(pool, mine, someone(relation="parent"))
+    later = NOW + 400 * DAY
+    assert mother.is_expired(later)
+    assert await renewed(pool, mine, mother, later, digits="0000") is PeopleRefusal.ID_DIGITS_MISMATCH
+    again = await renewed(pool, mine, mother, later)
+    assert isinstance(again, Patient)
+    assert again.expires_at == datetime(2028, 12, 27, tzinfo=ZONE)
+    async with pool.acquire() as conn:
+        assert await patients_of(conn, mine) == [again]
+    # A retry finds what was done, and gives no day more.
+    assert await renewed(pool, mine, mother, later + DAY) == again
+    other = await added(pool, mine, someone(2, relation="spouse"), later)
+    assert await renewed(pool, mine, other, later) is PeopleRefusal.KEY_REUSED
+    another = await account(pool, "another")
+    assert await renewed(pool, another, mother, later, "k2") is PeopleRefusal.NO_SUCH_PATIENT
+
+
+async def test_a_child_is_a_child_until_eighteen_and_then_asked_itself(pool: asyncpg.Pool) -> None:
+    mine = await account(pool)
+    child = await added(pool, mine, someone(relation="child", born="20090310"))
+    assert await renewed(pool, mine, child, NOW) == child  # not a day longer
+    birthday = datetime(2027, 3, 10, tzinfo=ZONE)
+    assert child.expires_at == birthday
+    eve = birthday - timedelta(seconds=1)
+    assert await renewed(pool, mine, child, eve) == child
+    assert await renewed(pool, mine, child, birthday) is PeopleRefusal.CHILD_IS_GROWN_UP
+    grown = await added(pool, mine, someone(relation="child", born="20090310"), birthday)
+    assert grown.expires_at == datetime(2028, 3, 9, tzinfo=ZONE)
+    again = await renewed(pool, mine, grown, birthday + 30 * DAY)
+    assert isinstance(again, Patient) and again.expires_at == datetime(2028, 4, 8, tzinfo=ZONE)
+
+
+async def test_a_right_taken_back_is_over_at_once(pool: asyncpg.Pool) -> None:
+    mine = await account(pool)
+    oneself = await added(pool, mine, someone())
+    gone = await revoked(pool, mine, oneself.id, NOW)
+    assert isinstance(gone, Patient)
+    assert gone.is_expired(NOW) and gone.ends_at == NOW
+    assert await revoked(pool, mine, oneself.id, NOW + DAY) == gone
+    assert await right(pool, mine, oneself.id) == (True, int(NOW.timestamp() * 1000))
+    assert await renewed(pool, mine, oneself, NOW) is PeopleRefusal.DELEGATION_REVOKED
+    assert await revoked(pool, mine, new_id(), NOW) is PeopleRefusal.NO_SUCH_PATIENT
+    back = await added(pool, mine, someone())
+    assert back == oneself
+    assert await right(pool, mine, oneself.id) == (True, None)
+
+
+async def test_rights_that_are_over_make_room_but_not_for_ever(pool: asyncpg.Pool) -> None:
+    mine = await account(pool)
+    people = [await added(pool, mine, someone(n)) for n in range(ACCOUNT_PATIENTS_MAX)]
+    for n in range(ACCOUNT_PATIENTS_MAX, ACCOUNT_PATIENTS_EVER_MAX):
+        assert await add(pool, mine, someone(n)) is PeopleRefusal.TOO_MANY_PATIENTS
+        await revoked(pool, mine, people[n - ACCOUNT_PATIENTS_MAX].id, NOW)
+        people.append(await added(pool, mine, someone(n)))
+    await revoked(pool, mine, people[-1].id, NOW)
+    assert await add(pool, mine, someone(99)) is PeopleRefusal.TOO_MANY_PATIENTS
+    assert isinstance(await add(pool, mine, someone(0)), Patient)
+    assert await add(pool, mine, someone(1)) is PeopleRefusal.TOO_MANY_PATIENTS
+
+
+async def test_an_old_right_is_not_renewed_into_a_full_account(pool: asyncpg.Pool) -> None:
+    mine = await account(pool)
+    mother = await added(pool, mine, someone(50, relation="parent"))
+    later = NOW + 400 * DAY
+    for n in range(ACCOUNT_PATIENTS_MAX):
+        await added(pool, mine, someone(n), later)
+    assert await renewed(pool, mine, mother, later) is PeopleRefusal.TOO_MANY_PATIENTS
+
+
 # Over the wire.
 
 
@@ -164,7 +308,8 @@ async def client(pool: asyncpg.Pool, sandbox: TestServer) -> AsyncIterator[Clien
     async with ClientSession() as session:
         app[keys.POOL] = pool
         app[keys.TOKENS] = Tokens(secrets.token_bytes(32), 1800, 86400)
-        app[keys.ZONE] = ZoneInfo("Asia/Shanghai")
+        app[keys.ZONE] = ZONE
+        app[keys.POLICY] = keys.PolicyInForce(Policy(delegation_days=30))
         app[keys.WECHAT] = WeChatClient(session, str(sandbox.make_url("")), "sandbox", "sandbox")
         api.setup(app)
         async with TestClient(TestServer(app)) as client:
@@ -213,6 +358,8 @@ async def test_a_person_signs_in_and_adds_patients(client: Client) -> None:
             "relation": "self",
             "birth_date": "1990-03-07",
             "sex": "male",
+            "expires_at": None,
+            "is_expired": False,
         }
     ]
     assert (await call(client, "GET", "/api/v1/patients", await sign_in(client, "o2"))).patients == []
@@ -283,6 +430,39 @@ async def test_refusals_over_the_wire(client: Client) -> None:
     answer = await call(client, "POST", "/api/v1/patients", token, json=form(id_number=resident(77)))
     assert (answer.status, answer.code, answer.limit) == (409, "too_many_patients", 10)
     assert "10" in answer.detail
+
+
+async def test_a_right_over_the_wire(client: Client, pool: asyncpg.Pool) -> None:
+    token = await sign_in(client)
+    mother = await call(client, "POST", "/api/v1/patients", token, json=form(relation="parent"))
+    days = datetime.fromisoformat(mother.expires_at).date() - datetime.now(ZONE).date()
+    assert (days, mother.is_expired) == (30 * DAY, False)
+    path = f"/api/v1/patients/{mother.id}"
+    await pool.execute("update account_patient set expires_at = $1", datetime.now(UTC) - DAY)
+    (listed,) = (await call(client, "GET", "/api/v1/patients", token)).patients
+    assert listed["is_expired"] is True
+
+    async def renewal(digits: object, key: str = "k1") -> SimpleNamespace:
+        body = {"id_digits": digits}
+        headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key}
+        async with client.post(f"{path}/renewal", json=body, headers=headers) as response:
+            return SimpleNamespace(**{**await response.json(), "status": response.status})
+
+    for wrong in ("", "12", "12345", "12 4", 1234, "１２３４"):
+        assert (await renewal(wrong)).code == "invalid_body"
+    refused = await renewal("0000")
+    assert (refused.status, refused.code) == (422, "id_digits_mismatch")
+    again = await renewal(resident(1)[-4:])
+    assert (again.status, again.is_expired, again.expires_at) == (200, False, mother.expires_at)
+    gone = await call(client, "DELETE", path, token)
+    assert (gone.status, gone.is_expired) == (200, True)
+    refused = await renewal(resident(1)[-4:], "k2")
+    assert (refused.status, refused.code) == (409, "delegation_revoked")
+    (listed,) = (await call(client, "GET", "/api/v1/patients", token)).patients
+    assert listed["is_expired"] is True
+    other = await sign_in(client, "o2")
+    missing = await call(client, "DELETE", path, other)
+    assert (missing.status, missing.code) == (404, "no_such_patient")
 
 
 async def test_sign_in_says_when_the_database_is_away(client: Client, pool: asyncpg.Pool) -> None:

@@ -7,15 +7,17 @@ nothing was done, and a new attempt takes a new key.
 import asyncio
 import time
 from datetime import UTC, datetime, timedelta, tzinfo
-from typing import Final
+from typing import Final, Literal
 from uuid import UUID
 
 from aiohttp import web
 
+from actors.changes import ms
 from actors.directory import Outcome, Unknown
 from engine.domain import schedule as s
 from engine.domain.ids import ScheduleKey, appointment_id
 from engine.domain.limits import ANSWER_MS_MAX, SLOT_MINUTES
+from engine.domain.policy import Channel
 from engine.domain.refusal import Reason, Refusal
 from engine.records import appointments as records
 from engine.records.appointments import AppointmentRecord
@@ -30,6 +32,7 @@ from web.patient.bodies import (
     AppointmentsAnswer,
     AppointmentsQuery,
     ChangedAnswer,
+    ChannelWord,
     HeldAnswer,
     HoldBody,
     IdPath,
@@ -51,13 +54,23 @@ WORDS: Final[dict[int, StatusWord]] = {
 }
 _NUMBERS: Final = {word: int(status) for status, word in WORDS.items()}
 _SLOT: Final = timedelta(minutes=SLOT_MINUTES)
-_OVERLOAD: Final[list[Reason | Fault]] = [
+VISITS: Final = {"first": 0, "follow_up": 1}
+OVERLOAD: Final[list[Reason | Fault]] = [
     Reason.BUSY,
     Reason.TOO_LATE,
     Reason.AWAY,
     Fault.OUTCOME_UNKNOWN,
     Fault.DATABASE_DOWN,
 ]
+
+CLOSED: Final[list[Reason | Fault]] = [
+    Reason.NOT_RELEASED,
+    Reason.BOOKING_CLOSED,
+    Reason.SESSION_PAUSED,
+    Reason.SESSION_SUSPENDED,
+    Reason.VISIT_LIMIT,
+]
+"""Why nobody may book a slot now, however many seats are free."""
 
 
 @api.route(
@@ -75,7 +88,8 @@ _OVERLOAD: Final[list[Reason | Fault]] = [
         Reason.ALREADY_BOOKED,
         Reason.TIME_CONFLICT,
         Reason.NOT_ELIGIBLE,
-        *_OVERLOAD,
+        *CLOSED,
+        *OVERLOAD,
     ],
 )
 async def hold_appointment(
@@ -107,7 +121,7 @@ class Hold:
             clock,
             body.patient_id.bytes,
             account_id,
-            app[keys.SETTINGS].hold_seconds,
+            visit=VISITS[body.visit],
         )
 
     def ask(self) -> asyncio.Future[Outcome]:
@@ -124,22 +138,20 @@ class Hold:
         """Raises Problem for a refusal, with what helps."""
         metrics = self._app[keys.METRICS]
         try:
-            answer = _answered(outcome)
+            answer = answered(outcome)
         except Problem as problem:
             metrics.bookings.labels(problem.code).inc()
             if problem.code is Reason.SLOT_FULL:
-                problem.members["alternatives"] = _alternatives(self._app, self._body.slot_id)
+                problem.members["alternatives"] = alternatives(self._app, self._body.slot_id)
             raise
         metrics.held.inc()
-        appointment = _uuid(answer.appointment_id)
-        return HeldAnswer(
-            appointment,
-            "pending",
-            answer.number,
-            self._body.slot_id,
-            _time(answer.hold_until, self._app[keys.ZONE]),
-            appointment,
-        )
+        return held_answer(self._app, answer, self._body.slot_id)
+
+
+def held_answer(app: web.Application, answer: s.Answer, slot_id: str) -> HeldAnswer:
+    appointment = uuid(answer.appointment_id)
+    until = _time(answer.hold_until, app[keys.ZONE])
+    return HeldAnswer(appointment, "pending", answer.number, slot_id, until, appointment)
 
 
 @api.route("GET", "/api/v1/appointments", zh="我的预约", tags=["appointments"], errors=[Fault.DATABASE_DOWN])
@@ -165,7 +177,7 @@ async def list_appointments(
 )
 async def read_appointment(request: web.Request, *, account_id: bytes, path: IdPath) -> AppointmentAnswer:
     """One appointment of this account."""
-    return _described(request.app, await _find(request.app, path.id, account_id))
+    return _described(request.app, await find(request.app, path.id, account_id))
 
 
 @api.route(
@@ -173,14 +185,24 @@ async def read_appointment(request: web.Request, *, account_id: bytes, path: IdP
     "/api/v1/appointments/{id}/confirm",
     zh="确认预约（到院支付）",
     tags=["appointments"],
-    errors=[Reason.NO_SUCH_APPOINTMENT, Reason.HOLD_EXPIRED, Reason.ALREADY_CANCELLED, *_OVERLOAD],
+    errors=[
+        Reason.NO_SUCH_APPOINTMENT,
+        Reason.HOLD_EXPIRED,
+        Reason.ALREADY_CANCELLED,
+        Reason.CHANGE_TOO_LATE,
+        Reason.TOO_MANY_CHANGES,
+        Reason.CHANGE_GIVEN_UP,
+        *OVERLOAD,
+    ],
 )
 async def confirm_appointment(
     request: web.Request, *, account_id: bytes, idempotency_key: str, path: IdPath
 ) -> ChangedAnswer:
-    """Books a held number, to be paid at the hospital. Confirming again changes nothing."""
-    found = await _find(request.app, path.id, account_id)
-    return await _change(request.app, found, s.ConfirmAppointment(found.id, account_id))
+    """Books a held number, to be paid at the hospital. Confirming again changes nothing.
+
+    A number that was offered instead of a booked one is taken in exchange: the booked one is given up."""
+    found = await find(request.app, path.id, account_id)
+    return await _book(request.app, found)
 
 
 @api.route(
@@ -188,13 +210,13 @@ async def confirm_appointment(
     "/api/v1/appointments/{id}/cancel",
     zh="取消预约",
     tags=["appointments"],
-    errors=[Reason.NO_SUCH_APPOINTMENT, Reason.SLOT_PAST, *_OVERLOAD],
+    errors=[Reason.NO_SUCH_APPOINTMENT, Reason.SLOT_PAST, Reason.CANCEL_TOO_LATE, *OVERLOAD],
 )
 async def cancel_appointment(
     request: web.Request, *, account_id: bytes, idempotency_key: str, path: IdPath
 ) -> ChangedAnswer:
-    """Gives the number back. Cancelling again changes nothing."""
-    found = await _find(request.app, path.id, account_id)
+    """Gives the number back, or declines what was offered. Cancelling again changes nothing."""
+    found = await find(request.app, path.id, account_id)
     return await _change(request.app, found, s.CancelAppointment(found.id, account_id))
 
 
@@ -209,7 +231,7 @@ async def cancel_appointment(
         Fault.UNSUPPORTED_PROVIDER,
         Reason.HOLD_EXPIRED,
         Reason.ALREADY_CANCELLED,
-        *_OVERLOAD,
+        *OVERLOAD,
     ],
 )
 async def pay_bill(
@@ -221,21 +243,22 @@ async def pay_bill(
     found = await records.appointment(request.app[keys.POOL], path.id.bytes, account_id)
     if found is None:
         raise Problem(Fault.NO_SUCH_BILL)
-    await _change(request.app, found, s.ConfirmAppointment(found.id, account_id))
-    return PaymentAnswer(_uuid(found.id), body.provider, "at_hospital", found.fee_fen, {})
+    await _book(request.app, found)
+    return PaymentAnswer(uuid(found.id), body.provider, "at_hospital", found.fee_fen, {})
 
 
 async def _ask(app: web.Application, stream: str, command: s.Command) -> s.Answer:
     deadline = asyncio.get_running_loop().time() + ANSWER_MS_MAX / 1000
-    return _answered(await app[keys.DIRECTORY].ask(stream, command, deadline))
+    return answered(await app[keys.DIRECTORY].ask(stream, command, deadline))
 
 
-def _answered(outcome: Outcome) -> s.Answer:
+def answered(outcome: Outcome) -> s.Answer:
     """Raises Problem for whatever is not an answer: refused, overloaded, or unknown."""
     if isinstance(outcome, Refusal):
         raise refused(outcome)
     if isinstance(outcome, Unknown):
         raise Problem(Fault.OUTCOME_UNKNOWN)
+    assert isinstance(outcome, s.Answer)
     return outcome
 
 
@@ -243,18 +266,35 @@ async def _change(app: web.Application, found: AppointmentRecord, command: s.Com
     key = ScheduleKey.of_schedule(found.schedule_id)
     assert key is not None
     answer = await _ask(app, key.stream, command)
-    return ChangedAnswer(_uuid(found.id), WORDS[answer.status], answer.number, found.slot_id)
+    return ChangedAnswer(uuid(found.id), WORDS[answer.status], answer.number, found.slot_id)
 
 
-async def _find(app: web.Application, wanted: UUID, account_id: bytes) -> AppointmentRecord:
+async def _book(app: web.Application, found: AppointmentRecord) -> ChangedAnswer:
+    """Confirms what is held. Raises Problem."""
+    if found.replaces is None or found.status != s.Status.PENDING:
+        return await _change(app, found, s.ConfirmAppointment(found.id, found.account_id))
+    old = await records.any_appointment(app[keys.POOL], found.replaces)
+    key = ScheduleKey.of_schedule(found.schedule_id)
+    assert old is not None and key is not None
+    outcome = await app[keys.CHANGES].accept(old, key, found.id, found.department_id, ms(found.starts_at))
+    answer = answered(outcome)
+    return ChangedAnswer(uuid(found.id), WORDS[answer.status], answer.number, found.slot_id)
+
+
+async def find(app: web.Application, wanted: UUID, account_id: bytes) -> AppointmentRecord:
     found = await records.appointment(app[keys.POOL], wanted.bytes, account_id)
     if found is None:
         raise Problem(Reason.NO_SUCH_APPOINTMENT)
     return found
 
 
-def _alternatives(app: web.Application, slot_id: str) -> list[AlternativeAnswer]:
+def alternatives(
+    app: web.Application, slot_id: str, channel: Channel = Channel.MINI_PROGRAM
+) -> list[AlternativeAnswer]:
     """Ranked once in a while for each slot: in a rush thousands are refused the same one."""
+    if channel is not Channel.MINI_PROGRAM:  # no crowd stands at a window
+        found = app[keys.AVAILABILITY].alternatives(slot_id, int(time.time() * 1000), channel=channel)
+        return [alternative(app[keys.AVAILABILITY], slot, app[keys.ZONE]) for slot in found]
     now = time.monotonic()
     offers = app[keys.OFFERS]
     ranked = offers.ranked(slot_id, now)
@@ -275,12 +315,12 @@ def _described(app: web.Application, found: AppointmentRecord) -> AppointmentAns
     start = found.starts_at.astimezone(zone)
     pending = found.status == s.Status.PENDING
     return AppointmentAnswer(
-        id=_uuid(found.id),
+        id=uuid(found.id),
         status=WORDS[found.status],
         number=found.number,
         slot_id=found.slot_id,
         schedule_id=found.schedule_id,
-        patient_id=_uuid(found.patient_id),
+        patient_id=uuid(found.patient_id),
         patient_name=found.patient_name,
         practitioner_id=practitioner_id,
         practitioner_name=practitioner.name if practitioner else "",
@@ -290,22 +330,39 @@ def _described(app: web.Application, found: AppointmentRecord) -> AppointmentAns
         end=start + _SLOT,
         fee=found.fee_fen,
         pay_by=found.hold_until.astimezone(zone) if pending else None,
-        bill_id=_uuid(found.id),
+        bill_id=uuid(found.id),
         reason=found.reason,
         created_at=found.created_at.astimezone(zone),
         updated_at=found.updated_at.astimezone(zone),
+        channel=channel_word(found.channel),
+        offered_by=_offered_by(found),
+        replaces=None if found.replaces is None else uuid(found.replaces),
+        replaced_by=None if found.successor is None else uuid(found.successor),
+        fate=found.fate,  # type: ignore[arg-type]  # the engine's words are the contract's
+        refund_due=found.fee_fen if found.fate in ("refunded", "waitlisted") else 0,
     )
+
+
+def channel_word(channel: int) -> ChannelWord:
+    return Channel(channel).name.lower()  # type: ignore[union-attr,return-value]
+
+
+def _offered_by(found: AppointmentRecord) -> Literal["waitlist", "suspension", "change"] | None:
+    """While it is pending: why it is kept, if nobody asked for this very number."""
+    if found.wish_id is not None:
+        return "waitlist"
+    if found.replaces is None or found.status != s.Status.PENDING:
+        return None
+    return "suspension" if found.booked_by == "system" else "change"
 
 
 def _department_of(availability: Availability, found: AppointmentRecord) -> str | None:
     row = availability.schedule(found.schedule_id)
-    if row is None:
-        return None
-    slots = availability.slots(row)
-    return next((slot.session.department_id for slot in slots if slot.slot_id == found.slot_id), None)
+    session = None if row is None else availability.session_of(row, found.slot_id.rpartition("-")[2])
+    return None if session is None else session.department_id
 
 
-def _uuid(value: bytes) -> str:
+def uuid(value: bytes) -> str:
     text = value.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 

@@ -13,6 +13,8 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from engine.domain.limits import GROUP_MAX
+
 # What values look like.
 
 _ISO_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -62,6 +64,8 @@ Title = Literal["chief", "associate_chief", "attending", "resident"]
 Period = Literal["morning", "afternoon", "night"]
 StatusWord = Literal["pending", "booked", "arrived", "fulfilled", "cancelled", "noshow", "waitlist"]
 Provider = Literal["wechat_pay", "alipay", "at_hospital"]
+ChannelWord = Literal["mini_program", "window", "kiosk", "phone", "referral", "doctor", "management", "his"]
+FateWord = Literal["affected", "moved", "offered", "waitlisted", "refunded"]
 
 
 class Request(BaseModel):
@@ -104,7 +108,9 @@ class PasswordGrant(Request):
     grant: Literal["password"]
     username: Annotated[str, Field(min_length=1, max_length=128)]
     password: Annotated[str, Field(min_length=1, max_length=256)]
-    otp: Annotated[str | None, Field(max_length=16)] = None
+    otp: Annotated[
+        str | None, Field(max_length=16, description="暂未启用 / one-time code: not asked for yet")
+    ] = None
 
 
 class RefreshGrant(Request):
@@ -127,7 +133,9 @@ class SessionAnswer:
 # Patients.
 
 
-class PatientBody(Request):
+class PersonBody(Request):
+    """Who somebody is, by a document."""
+
     name: Annotated[
         str,
         Field(
@@ -140,13 +148,16 @@ class PatientBody(Request):
         str,
         Field(min_length=1, max_length=32, description="手机号 / mainland mobile, or + and the country's"),
     ]
-    relation: Annotated[Relation, Field(description="与账号持有人的关系 / to whoever holds the account")]
     birth_date: Annotated[
         IsoDate | None, Field(description="身份证以外的证件可填 / for documents that do not say it")
     ] = None
     sex: Annotated[
         Sex | None, Field(description="身份证以外的证件可填 / for documents that do not say it")
     ] = None
+
+
+class PatientBody(PersonBody):
+    relation: Annotated[Relation, Field(description="与账号持有人的关系 / to whoever holds the account")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +170,11 @@ class PatientAnswer:
     relation: str
     birth_date: date | None
     sex: str | None
+    expires_at: Annotated[
+        datetime | None,
+        Field(description="代预约权限的截止时间 / until then this account may book; null: for good"),
+    ]
+    is_expired: Annotated[bool, Field(description="权限已到期或撤销 / the right has ended or was taken back")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +231,16 @@ class SchedulesQuery(Request):
     )
 
 
+SessionStatus = Annotated[
+    Literal["open", "paused", "suspended"],
+    Field(description="开放、暂停、停诊 / open, paused for a while, called off"),
+]
+OpensAt = Annotated[
+    datetime | None,
+    Field(description="更多号对本渠道开放的时刻 / when more seats open to this channel; null: none will"),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class SessionOutlineAnswer:
     """半日门诊 / a practitioner's half day."""
@@ -226,8 +252,12 @@ class SessionOutlineAnswer:
     fee: Annotated[int, Field(description="分 / fen")]
     start: datetime
     end: datetime
-    capacity: int
-    remaining: int
+    capacity: Annotated[int, Field(description="现在对本渠道开放的号 / seats open to this channel now")]
+    remaining: Annotated[int, Field(description="其中现在可约的 / those that can be booked now")]
+    status: SessionStatus
+    opens_at: OpensAt
+    substitute_id: Annotated[str | None, Field(description="替诊医生 / who holds it instead")]
+    substitute_name: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,15 +282,31 @@ class SlotAnswer:
     id: str
     start: datetime
     end: datetime
-    capacity: int
-    remaining: int
+    capacity: Annotated[int, Field(description="现在对本渠道开放的号 / seats open to this channel now")]
+    remaining: Annotated[int, Field(description="其中现在可约的 / those that can be booked now")]
     fee: Annotated[int, Field(description="分 / fen")]
+    status: SessionStatus
+    opens_at: OpensAt
+
+
+@dataclass(frozen=True, slots=True)
+class SubstituteAnswer:
+    """替诊 / who holds a session instead."""
+
+    period: str
+    practitioner_id: str
+    practitioner_name: str
+    title: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class SlotsAnswer:
     slots: list[SlotAnswer]
     version: Annotated[int, Field(description="余号的版本，只增 / of the counts; only grows")]
+    practitioner_id: str
+    substitutes: Annotated[
+        list[SubstituteAnswer], Field(description="替诊，按半日 / by session, where there are any")
+    ]
 
 
 # Appointments.
@@ -269,6 +315,52 @@ class SlotsAnswer:
 class HoldBody(Request):
     slot_id: Annotated[Word, Field(description="就诊时段编号 / the slot")]
     patient_id: Annotated[UUID, Field(description="就诊人编号 / one of the account's patients")]
+    visit: Annotated[
+        Literal["first", "follow_up"], Field(description="初诊或复诊 / a first visit, or a follow-up")
+    ] = "first"
+
+
+class GroupBody(Request):
+    """一家人一起约相邻的时段 / a family at neighbouring times."""
+
+    slot_id: Annotated[Word, Field(description="希望的时段 / where they would like to be")]
+    patient_ids: Annotated[
+        list[UUID],
+        Field(
+            min_length=2, max_length=GROUP_MAX, description="全部约上，或一个都不约 / all of them, or none"
+        ),
+    ]
+
+
+class AnyDoctorBody(Request):
+    """不指定医生 / whoever of the department has room."""
+
+    department: Annotated[Word, Field(description="科室编号 / the department")]
+    date: Annotated[IsoDate, Field(description="就诊日期 / the day")]
+    patient_id: Annotated[UUID, Field(description="就诊人编号 / one of the account's patients")]
+    period: Annotated[Period | None, Field(description="上午、下午或夜间 / half of the day")] = None
+    near: Annotated[
+        str | None,
+        Field(
+            pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$", description="希望的时间 / the time they would like"
+        ),
+    ] = None
+    title: Annotated[Title | None, Field(description="医生职称 / of the doctor")] = None
+    number_class: Annotated[Word | None, Field(description="号别 / ordinary, expert, special")] = None
+    visit: Annotated[
+        Literal["first", "follow_up"], Field(description="初诊或复诊 / a first visit, or a follow-up")
+    ] = "first"
+
+
+class ChangeBody(Request):
+    slot_id: Annotated[Word, Field(description="改到的时段 / the slot to change to")]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupAnswer:
+    """按所给就诊人的顺序 / in the order of the patients."""
+
+    appointments: "list[HeldAnswer]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,6 +421,20 @@ class AppointmentAnswer:
     reason: Annotated[str | None, Field(description="取消的原因 / why it was cancelled")]
     created_at: datetime
     updated_at: datetime
+    channel: Annotated[ChannelWord, Field(description="预约渠道 / where it was booked")]
+    offered_by: Annotated[
+        Literal["waitlist", "suspension", "change"] | None,
+        Field(
+            description="为何为您留号：候补、停诊安排、改签 / why it is kept for you, where it was offered"
+        ),
+    ]
+    replaces: Annotated[Id | None, Field(description="改签前的预约 / the appointment that it changes")]
+    replaced_by: Annotated[Id | None, Field(description="改签后的预约 / what came in its place")]
+    fate: Annotated[
+        FateWord | None,
+        Field(description="停诊后的安排，affected 为待安排 / what became of it; affected: undecided"),
+    ]
+    refund_due: Annotated[int, Field(description="应退金额，分 / fen that are owed back")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Departments, practitioners, schedules and slots: read from the gateway's memory, no query."""
+"""Departments, practitioners, schedules and slots: read from the gateway's memory, no query.
+
+All of them have an ETag; who asks again for what has not changed is told so (304).
+"""
 
 from datetime import UTC, datetime, timedelta, tzinfo
 
@@ -6,9 +9,10 @@ from aiohttp import web
 
 from engine.domain.limits import SLOT_MINUTES
 from engine.domain.refusal import Reason
-from engine.records.catalog import Practitioner, ScheduleRow
+from engine.records.catalog import Practitioner
 from engine.views.availability import Availability, OpenSlot
 from web import keys
+from web.conditional import etag_of, unchanged, whole
 from web.errors import Problem
 from web.faults import Fault
 from web.openapi import api
@@ -18,39 +22,49 @@ from web.patient.bodies import (
     DepartmentsAnswer,
     PractitionerAnswer,
     PractitionersAnswer,
-    ScheduleAnswer,
     SchedulesAnswer,
     SchedulesQuery,
-    SessionOutlineAnswer,
-    SlotAnswer,
     SlotsAnswer,
     WordPath,
 )
+from web.patient.pages import Part, Wanted
 
 _SLOT = timedelta(minutes=SLOT_MINUTES)
 
 
-@api.route("GET", "/api/v1/departments", zh="科室", tags=["catalog"], security=None)
-async def list_departments(request: web.Request) -> DepartmentsAnswer:
+@api.route(
+    "GET",
+    "/api/v1/departments",
+    zh="科室",
+    tags=["catalog"],
+    security=None,
+    answer=DepartmentsAnswer,
+    revalidated=True,
+)
+async def list_departments(request: web.Request) -> web.Response:
     """Both levels, in the hospital's own order."""
     catalog = request.app[keys.AVAILABILITY].catalog
-    return DepartmentsAnswer(
-        [
-            DepartmentAnswer(
-                d.id,
-                d.parent_id,
-                d.name,
-                d.name_en,
-                d.campus,
-                d.location,
-                d.intro,
-                d.sex,
-                d.age_min,
-                d.age_max,
-            )
-            for d in catalog.departments.values()
-        ]
-    )
+
+    def make() -> DepartmentsAnswer:
+        return DepartmentsAnswer(
+            [
+                DepartmentAnswer(
+                    d.id,
+                    d.parent_id,
+                    d.name,
+                    d.name_en,
+                    d.campus,
+                    d.location,
+                    d.intro,
+                    d.sex,
+                    d.age_min,
+                    d.age_max,
+                )
+                for d in catalog.departments.values()
+            ]
+        )
+
+    return _answered(request, request.app[keys.PAGES].of_catalog("departments", make))
 
 
 @api.route(
@@ -60,20 +74,21 @@ async def list_departments(request: web.Request) -> DepartmentsAnswer:
     tags=["catalog"],
     security=None,
     errors=[Fault.NO_SUCH_DEPARTMENT],
+    answer=PractitionersAnswer,
+    revalidated=True,
 )
-async def list_practitioners(request: web.Request, *, path: WordPath) -> PractitionersAnswer:
+async def list_practitioners(request: web.Request, *, path: WordPath) -> web.Response:
     """Of a department and those below it."""
     availability = request.app[keys.AVAILABILITY]
     if path.id not in availability.catalog.departments:
         raise Problem(Fault.NO_SUCH_DEPARTMENT)
-    departments = availability.departments_below(path.id)
-    return PractitionersAnswer(
-        [
-            _practitioner(p)
-            for p in availability.catalog.practitioners.values()
-            if p.department_id in departments
-        ]
-    )
+
+    def make() -> PractitionersAnswer:
+        departments = availability.departments_below(path.id)
+        people = availability.catalog.practitioners.values()
+        return PractitionersAnswer([_practitioner(p) for p in people if p.department_id in departments])
+
+    return _answered(request, request.app[keys.PAGES].of_catalog(f"department/{path.id}", make))
 
 
 @api.route(
@@ -83,13 +98,16 @@ async def list_practitioners(request: web.Request, *, path: WordPath) -> Practit
     tags=["catalog"],
     security=None,
     errors=[Fault.NO_SUCH_PRACTITIONER],
+    answer=PractitionerAnswer,
+    revalidated=True,
 )
-async def read_practitioner(request: web.Request, *, path: WordPath) -> PractitionerAnswer:
+async def read_practitioner(request: web.Request, *, path: WordPath) -> web.Response:
     """Title, department and introduction."""
     found = request.app[keys.AVAILABILITY].catalog.practitioners.get(path.id)
     if found is None:
         raise Problem(Fault.NO_SUCH_PRACTITIONER)
-    return _practitioner(found)
+    page = request.app[keys.PAGES].of_catalog(f"practitioner/{path.id}", lambda: _practitioner(found))
+    return _answered(request, page)
 
 
 @api.route(
@@ -99,24 +117,28 @@ async def read_practitioner(request: web.Request, *, path: WordPath) -> Practiti
     tags=["catalog"],
     security=None,
     errors=[Fault.NO_SUCH_DEPARTMENT, Fault.NO_SUCH_PRACTITIONER],
+    answer=SchedulesAnswer,
+    revalidated=True,
 )
-async def list_schedules(request: web.Request, *, query: SchedulesQuery) -> SchedulesAnswer:
+async def list_schedules(request: web.Request, *, query: SchedulesQuery) -> web.Response:
     """By department, practitioner, title and date, each with the seats that are left; from today on."""
-    availability = request.app[keys.AVAILABILITY]
-    zone = request.app[keys.ZONE]
-    if query.department is not None and query.department not in availability.catalog.departments:
+    app = request.app
+    catalog = app[keys.AVAILABILITY].catalog
+    if query.department is not None and query.department not in catalog.departments:
         raise Problem(Fault.NO_SUCH_DEPARTMENT)
-    if query.practitioner is not None and query.practitioner not in availability.catalog.practitioners:
+    if query.practitioner is not None and query.practitioner not in catalog.practitioners:
         raise Problem(Fault.NO_SUCH_PRACTITIONER)
-    today = datetime.now(zone).date()
-    rows = availability.schedules(
+    now = datetime.now(app[keys.ZONE])
+    today = now.date()
+    wanted = Wanted(
         query.department,
         query.practitioner,
         query.title,
         max(today, query.since) if query.since else today,
         query.until,
     )
-    return SchedulesAnswer([_schedule(availability, row, zone) for row in rows])
+    selection = await app[keys.PAGES].selection(wanted, _ms(now))
+    return unchanged(request, selection.etag) or whole(selection.etag, selection.body())
 
 
 @api.route(
@@ -126,26 +148,16 @@ async def list_schedules(request: web.Request, *, query: SchedulesQuery) -> Sche
     tags=["catalog"],
     security=None,
     errors=[Reason.NO_SUCH_SCHEDULE],
+    answer=SlotsAnswer,
+    revalidated=True,
 )
-async def list_slots(request: web.Request, *, path: WordPath) -> SlotsAnswer:
+async def list_slots(request: web.Request, *, path: WordPath) -> web.Response:
     """The 30-minute slots of a practitioner's day, with the seats that are left."""
-    availability = request.app[keys.AVAILABILITY]
-    zone = request.app[keys.ZONE]
-    row = availability.schedule(path.id)
+    app = request.app
+    row = app[keys.AVAILABILITY].schedule(path.id)
     if row is None:
         raise Problem(Reason.NO_SUCH_SCHEDULE)
-    slots = [
-        SlotAnswer(
-            slot.slot_id,
-            start := _time(slot.starts_at, zone),
-            start + _SLOT,
-            slot.capacity,
-            slot.remaining,
-            slot.session.fee_fen,
-        )
-        for slot in availability.slots(row)
-    ]
-    return SlotsAnswer(slots, availability.version(path.id))
+    return _answered(request, app[keys.PAGES].slots(row, _ms(datetime.now(UTC))))
 
 
 def alternative(availability: Availability, slot: OpenSlot, zone: tzinfo) -> AlternativeAnswer:
@@ -165,37 +177,9 @@ def alternative(availability: Availability, slot: OpenSlot, zone: tzinfo) -> Alt
     )
 
 
-def _schedule(availability: Availability, row: ScheduleRow, zone: tzinfo) -> ScheduleAnswer:
-    free: dict[int, int] = {}
-    for slot in availability.slots(row):
-        free[id(slot.session)] = free.get(id(slot.session), 0) + slot.remaining
-    practitioner = availability.catalog.practitioners[row.practitioner_id]
-    midnight = row.midnight_utc
-    sessions = [
-        SessionOutlineAnswer(
-            s.period,
-            s.department_id,
-            s.number_class_id,
-            s.room_id,
-            s.fee_fen,
-            _time(midnight + s.slots[0][1], zone),
-            _time(midnight + s.slots[-1][1], zone) + _SLOT,
-            sum(capacity for _, _, capacity in s.slots),
-            free[id(s)],
-        )
-        for s in row.sessions
-        if s.slots
-    ]
-    return ScheduleAnswer(
-        row.id,
-        practitioner.id,
-        practitioner.name,
-        practitioner.title,
-        row.day.isoformat(),
-        sum(s.capacity for s in sessions),
-        sum(s.remaining for s in sessions),
-        sessions,
-    )
+def _answered(request: web.Request, page: Part) -> web.Response:
+    etag = etag_of((page.digest,))
+    return unchanged(request, etag) or whole(etag, page.body)
 
 
 def _practitioner(p: Practitioner) -> PractitionerAnswer:
@@ -204,3 +188,7 @@ def _practitioner(p: Practitioner) -> PractitionerAnswer:
 
 def _time(ms: int, zone: tzinfo) -> datetime:
     return datetime.fromtimestamp(ms / 1000, UTC).astimezone(zone)
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)

@@ -7,10 +7,12 @@ from uuid import UUID
 
 from aiohttp import web
 
+from engine.domain.refusal import Reason
 from engine.records import patients as records
 from engine.records.identity import (
     IdentityFault,
     IdType,
+    Person,
     identify,
     masked_id_number,
     masked_phone,
@@ -19,7 +21,8 @@ from web import keys
 from web.errors import Entry, Problem
 from web.faults import Fault
 from web.openapi import api
-from web.patient.bodies import PatientAnswer, PatientBody, PatientsAnswer
+from web.patient.bodies import IdPath, PatientAnswer, PatientBody, PatientsAnswer, PersonBody
+from web.patient.conduct_bodies import RenewalBody
 
 _FIELD_OF = {
     IdentityFault.INVALID_NAME: "name",
@@ -44,11 +47,75 @@ _FIELD_OF = {
     ],
 )
 async def add_patient(request: web.Request, *, account_id: bytes, body: PatientBody) -> PatientAnswer:
-    """Adds a person to the account. Adding the same identity again gives the same patient.
+    """Adds a person to the account, with the right to book for them until `expires_at`: oneself for good, a
+    child until 18, a grown-up for a time and as long as they consent. Adding the same identity again gives
+    the same patient, and the right anew.
 
     A resident's number says birth date and sex by itself; other documents may come without them.
     """
     now = datetime.now(UTC)
+    new = records.NewPatient(person_of(request, body, now), body.relation)
+    async with request.app[keys.POOL].acquire() as conn:
+        added = await records.add_patient(conn, account_id, new, new_id(), terms_of(request), now)
+    return _answer(accepted(added), request, now)
+
+
+@api.route("GET", "/api/v1/patients", zh="我的就诊人", tags=["patients"], errors=[Fault.DATABASE_DOWN])
+async def list_patients(request: web.Request, *, account_id: bytes) -> PatientsAnswer:
+    """The account's patients, first added first, also those whose right has ended. Numbers are masked."""
+    now = datetime.now(UTC)
+    async with request.app[keys.POOL].acquire() as conn:
+        found = await records.patients_of(conn, account_id)
+    return PatientsAnswer([_answer(patient, request, now) for patient in found])
+
+
+@api.route(
+    "POST",
+    "/api/v1/patients/{id}/renewal",
+    zh="续期代预约权限",
+    tags=["patients"],
+    errors=[
+        Fault.NO_SUCH_PATIENT,
+        Fault.DELEGATION_REVOKED,
+        Fault.CHILD_IS_GROWN_UP,
+        Fault.ID_DIGITS_MISMATCH,
+        Fault.TOO_MANY_PATIENTS,
+        Reason.KEY_REUSED,
+        Fault.DATABASE_DOWN,
+    ],
+)
+async def renew_patient(
+    request: web.Request, *, account_id: bytes, idempotency_key: str, path: IdPath, body: RenewalBody
+) -> PatientAnswer:
+    """Gives the right to book for a grown-up anew, from now on. Rights that end otherwise stay as they are.
+
+    A child who has turned 18 is a grown-up: add them again, with their consent and their whole number.
+    """
+    now = datetime.now(UTC)
+    async with request.app[keys.POOL].acquire() as conn:
+        renewed = await records.renew(
+            conn, account_id, path.id.bytes, body.id_digits, idempotency_key, terms_of(request), now
+        )
+    return _answer(accepted(renewed), request, now)
+
+
+@api.route(
+    "DELETE",
+    "/api/v1/patients/{id}",
+    zh="撤销代预约权限",
+    tags=["patients"],
+    errors=[Fault.NO_SUCH_PATIENT, Fault.DATABASE_DOWN],
+)
+async def revoke_patient(request: web.Request, *, account_id: bytes, path: IdPath) -> PatientAnswer:
+    """Takes the right back at once; again changes nothing. What was booked stays, and may be cancelled."""
+    now = datetime.now(UTC)
+    async with request.app[keys.POOL].acquire() as conn:
+        revoked = await records.revoke(conn, account_id, path.id.bytes, now)
+    return _answer(accepted(revoked), request, now)
+
+
+def person_of(request: web.Request, body: PersonBody, now: datetime) -> Person:
+    """Raises Problem where the document does not hold together."""
     person = identify(
         body.name,
         IdType(body.id_type),
@@ -60,21 +127,7 @@ async def add_patient(request: web.Request, *, account_id: bytes, body: PatientB
     )
     if isinstance(person, IdentityFault):
         raise Problem(Fault(person.value), errors=[Entry(["body", _FIELD_OF[person]], person.value)])
-    new = records.NewPatient(person, body.relation)
-    async with request.app[keys.POOL].acquire() as conn:
-        added = await records.add_patient(conn, account_id, new, new_id(), now)
-    if isinstance(added, records.PeopleRefusal):
-        limit = records.ACCOUNT_PATIENTS_MAX if added is records.PeopleRefusal.TOO_MANY_PATIENTS else None
-        raise Problem(Fault(added.value), limit=limit)
-    return _answer(added)
-
-
-@api.route("GET", "/api/v1/patients", zh="我的就诊人", tags=["patients"], errors=[Fault.DATABASE_DOWN])
-async def list_patients(request: web.Request, *, account_id: bytes) -> PatientsAnswer:
-    """The account's patients, first added first. Document and phone numbers are masked."""
-    async with request.app[keys.POOL].acquire() as conn:
-        found = await records.patients_of(conn, account_id)
-    return PatientsAnswer([_answer(patient) for patient in found])
+    return person
 
 
 def new_id() -> bytes:
@@ -85,7 +138,22 @@ def new_id() -> bytes:
     return bytes(value)
 
 
-def _answer(patient: records.Patient) -> PatientAnswer:
+def terms_of(request: web.Request) -> records.DelegationTerms:
+    return records.DelegationTerms(request.app[keys.POLICY].policy.delegation_days, request.app[keys.ZONE])
+
+
+def accepted(outcome: records.Patient | records.PeopleRefusal) -> records.Patient:
+    """Raises Problem for a refusal."""
+    if isinstance(outcome, records.PeopleRefusal):
+        if outcome is records.PeopleRefusal.KEY_REUSED:
+            raise Problem(Reason.KEY_REUSED)
+        is_full = outcome is records.PeopleRefusal.TOO_MANY_PATIENTS
+        raise Problem(Fault(outcome.value), limit=records.ACCOUNT_PATIENTS_MAX if is_full else None)
+    return outcome
+
+
+def _answer(patient: records.Patient, request: web.Request, now: datetime) -> PatientAnswer:
+    ends = patient.ends_at
     return PatientAnswer(
         id=str(UUID(bytes=patient.id)),
         name=patient.name,
@@ -95,4 +163,6 @@ def _answer(patient: records.Patient) -> PatientAnswer:
         relation=patient.relation,
         birth_date=patient.birth_date,
         sex=patient.sex,
+        expires_at=None if ends is None else ends.astimezone(request.app[keys.ZONE]),
+        is_expired=patient.is_expired(now),
     )
