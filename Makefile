@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: run test lint bench bench-peers chaos lock clean
+.PHONY: run test lint bench bench-peers bench-month bench-suspend chaos lock clean
 
 run: $(VENV)/.runtime
 	exec $(BIN)/xinglin serve --demo $(ARGS)
@@ -23,6 +23,12 @@ bench: $(VENV)/.dev
 
 bench-peers: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.peers.run $(ARGS)
+
+bench-month: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.month $(ARGS)
+
+bench-suspend: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.suspend $(ARGS)
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.chaos $(ARGS)

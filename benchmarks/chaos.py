@@ -1,9 +1,11 @@
-"""Kills under load: shards, gateways and PostgreSQL end with SIGKILL while people book, and nothing that was
-answered may be lost, doubled or oversold.
+"""Kills under load: shards, gateways and PostgreSQL end with SIGKILL while people book, change, wait and are
+called off, and nothing that was answered may be lost, doubled or oversold.
 
-Bookings arrive open loop: at their own times, answered or not those before them. A request whose outcome
-is unknown is asked again with the same key, as the contract says, until it is known. After the load the
-database is audited against what was answered.
+Lives (benchmarks/lives.py) begin open loop: at their own times, answered or not those before them. A request
+whose outcome is unknown is asked again with the same key, as the contract says, until it is known; but some
+of those who change a booking walk away instead. A kill waits for a moment in which a change is under way.
+Beside them the desk pauses sessions, and calls some off. At the end SQL and the journal are asked what became
+of every life (benchmarks/verdict.py), and the database is audited.
 
     make chaos                         ten kills of shards, three of PostgreSQL, two of gateways
     make chaos ARGS="--shard-kills 30"
@@ -13,16 +15,15 @@ import asyncio
 import json
 import os
 import random
-import re
 import signal
 import sys
-import tempfile
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import UUID
+from typing import Final
 
 import aiohttp
 import click
@@ -30,26 +31,36 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from actors.directory import shard_of
+from benchmarks import desk, verdict
+from benchmarks.asking import GIVE_UP_SECONDS, Asking, Said, client
+from benchmarks.check import values_of
+from benchmarks.lives import LIVES, Living, World, draw
 from benchmarks.peers import data
-from engine import database, embedded_postgres
-from engine.domain.schedule import Status
-from web.audit import Acked, as_table, audit_url
+from benchmarks.serving import Serving, serving
+from engine import database
+from web.audit import Acked, Check, as_table, audit_url
 
-DOCTORS = 40
-SETTLE_SECONDS = 3.0
-AGAIN_SECONDS = 0.05
-GIVE_UP_SECONDS = 60.0
-
-
-@dataclass(slots=True)
-class Answer:
-    """One booking as its client lived it. Times are of this process's monotonic clock."""
-
-    asked: float
-    done: float
-    status: int
-    attempts: int
-    body: dict[str, object]
+SHARDS: Final = 2  # so that changes go from one process to another
+DOCTORS: Final = 40
+DOCTORS_CALLED_OFF: Final = 12
+CALLED_OFF_CAPACITY: Final = 4  # a slot, of 16
+DOCTORS_FULL: Final = 3
+CALL_OFF_SECONDS: Final = (3.0, 5.0)  # between two sessions that are called off
+PAUSED_SECONDS: Final = 1.0
+SETTLE_SECONDS: Final = 3.0
+AIM_SECONDS_MAX: Final = 2.0  # a kill waits for a change to be under way, but not for ever
+POLICY: Final = """
+suspension: {order: [moved, offered, waitlisted, refunded], offer: 60s, within: 7d}
+defaults:
+  waitlist: {offer: 30s}
+"""
+EXPECTED: Final = frozenset(
+    # What the rules may well say to somebody who did nothing wrong.
+    {"session_paused", "session_suspended", "slot_full", "change_given_up", "already_cancelled"}
+    | {"hold_expired", "no_such_appointment", "group_does_not_fit", "not_booked", "stale_revision"}
+    | {"wish_impossible", "waitlist_closed"}
+)
 
 
 @dataclass(slots=True)
@@ -57,6 +68,8 @@ class Kill:
     what: str
     at: float
     pid: int
+    shard_id: int | None  # None: everybody is struck
+    changes_under_way: int
     first_success: float | None = None
 
     @property
@@ -66,242 +79,289 @@ class Kill:
 
 @dataclass(slots=True)
 class Run:
-    answers: list[Answer] = field(default_factory=list)
+    world: World
+    asking: Asking
     kills: list[Kill] = field(default_factory=list)
-    unanswered: int = 0
+    suspended: list[str] = field(default_factory=list)
+    pauses: int = 0
 
 
-class Patients:
-    """Who books: each request is another person's, so that each may have a number."""
-
-    def __init__(self, people: data.People, slots: list[str], seed: int) -> None:
-        self._people = people
-        self._slots = slots
-        self._random = random.Random(seed)
-        self._next = 0
-
-    def take(self) -> tuple[str, dict[str, str], str]:
-        number = self._next
-        self._next += 1
-        account, patient = self._people.patients[number]
-        body = {"slot_id": self._random.choice(self._slots), "patient_id": patient}
-        return self._people.tokens[account], body, f"chaos-{number}"
-
-
-async def book(session: aiohttp.ClientSession, address: str, patients: Patients, run: Run) -> None:
-    token, body, key = patients.take()
-    headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": key}
-    asked = time.monotonic()
-    for attempt in range(1, 10_000):
-        try:
-            async with session.post(f"{address}/api/v1/appointments", json=body, headers=headers) as response:
-                if response.status < 500:
-                    said = await response.json()
-                    run.answers.append(Answer(asked, time.monotonic(), response.status, attempt, said))
-                    return
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            pass  # silence: unknown, so the same key again
-        if time.monotonic() - asked > GIVE_UP_SECONDS:
-            break
-        await asyncio.sleep(AGAIN_SECONDS * random.uniform(1, 3))
-    run.unanswered += 1
-
-
-async def load(address: str, patients: Patients, rate: float, run: Run, stop: asyncio.Event) -> None:
-    """Poisson arrivals; waits at the end for every one to be answered."""
+async def load(run: Run, rate: float, stop: asyncio.Event) -> None:
+    """Poisson arrivals of lives; waits at the end for every one to be over."""
     under_way: set[asyncio.Task[None]] = set()
-    connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=5)) as session:
-        due = time.monotonic()
-        while not stop.is_set():
-            due += random.expovariate(rate)
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            task = asyncio.create_task(book(session, address, patients, run))
-            under_way.add(task)
-            task.add_done_callback(under_way.discard)
-        await asyncio.gather(*under_way)
+
+    def begin(kind: str, *arguments: str) -> None:
+        _, patients, live = LIVES[kind]
+        living = Living(run.asking, run.world, len(run.world.lives), kind, patients)
+        task = asyncio.create_task(living.takes_all(*arguments) if arguments else _lived(live(living)))
+        under_way.add(task)
+        task.add_done_callback(under_way.discard)
+
+    for slot in (*run.world.filled, *(slot for _, slots in run.world.full.values() for slot in slots)):
+        begin("cancel", slot)
+    due = time.monotonic()
+    while not stop.is_set():
+        due += random.expovariate(rate)
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        kind = draw()
+        begin("confirm" if kind == "affected" and not run.world.called_off else kind)
+    await asyncio.gather(*under_way)
 
 
-def children_of(pid: int) -> dict[int, str]:
-    """Every process below this one, with its command line."""
-    parents: dict[int, int] = {}
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            with suppress(OSError):
-                stat = Path(f"/proc/{name}/stat").read_text()
-                parents[int(name)] = int(stat.rpartition(")")[2].split()[1])
-    below = {pid}
-    for _ in range(8):
-        below |= {child for child, parent in parents.items() if parent in below}
-    found = {}
-    for child in below - {pid}:
-        with suppress(OSError):
-            line = Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            found[child] = line
-    return found
+async def _lived(life: object) -> None:
+    await life  # type: ignore[misc]
 
 
-def serving_pid(logs: Path, shard_id: int) -> int:
-    """Of the process that last said that it serves the shard."""
-    said: list[tuple[str, int]] = []
-    for file in logs.glob("shard-process-*.log"):
-        for line in file.read_text().splitlines():
-            match = re.match(rf"(\S+ \S+) (\d+) INFO .*shard {shard_id} serves at epoch", line)
-            if match:
-                said.append((match[1], int(match[2])))
-    return max(said)[1]
+async def calling_off(run: Run, staff: desk.Desk, stop: asyncio.Event) -> None:
+    """Calls one session off after the other, and pauses others for a moment."""
+    while not stop.is_set():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), random.uniform(*CALL_OFF_SECONDS))
+        paused = random.choice(run.world.open).rpartition("-")[0]
+        if await staff.set_status(paused, "paused"):
+            run.pauses += 1
+            await asyncio.sleep(PAUSED_SECONDS)
+            await staff.set_status(paused, "open")
+        if len(run.world.called_off) > 1:
+            schedule = next(iter(run.world.called_off))
+            del run.world.called_off[schedule]
+            if await staff.suspend(schedule):
+                run.suspended.append(schedule)
 
 
 async def killing(
-    serve_pid: int, home: Path, plan: list[str], pause: tuple[float, float], run: Run, console: Console
+    system: Serving, plan: list[str], pause: tuple[float, float], run: Run, console: Console
 ) -> None:
     for number, what in enumerate(plan, 1):
         await asyncio.sleep(random.uniform(*pause))
-        if what == "shard":
-            pid = serving_pid(home / "logs", 0)
-        elif what == "postgres":
-            pid = int((home / "postgres" / "postmaster.pid").read_text().split()[0])
-        else:
-            pid = next(p for p, line in children_of(serve_pid).items() if line.startswith("ray::Gateway"))
-        kill = Kill(what, time.monotonic(), pid)
+        ends = time.monotonic() + AIM_SECONDS_MAX
+        shard_id = random.randrange(system.shards) if what == "shard" else None
+        pid = system.pid_of(what, shard_id or 0)
+        while not run.asking.under_way["change"] and time.monotonic() < ends:
+            await asyncio.sleep(0)
+        kill = Kill(what, time.monotonic(), pid, shard_id, run.asking.under_way["change"])
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
             run.kills.append(kill)
         ends = time.monotonic() + GIVE_UP_SECONDS
-        while kill.first_success is None and time.monotonic() < ends:
+        while not (since := _successes(run, kill)) and time.monotonic() < ends:
             await asyncio.sleep(0.01)
-            kill.first_success = next(
-                (a.done for a in reversed(run.answers) if a.asked > kill.at and a.status == 201), None
-            )
-        # The first of them, not the last one seen.
-        first = [a.done for a in run.answers if a.asked > kill.at and a.status == 201]
-        kill.first_success = min(first, default=None)
+        kill.first_success = min(since, default=None)
         took = kill.recovery_seconds
         said = "no success" if took is None else f"first success after {took:.2f} s"
         console.print(
-            f"  {number}/{len(plan)} killed {what} (pid {pid}): {said}; {len(run.answers)} answered"
+            f"  {number}/{len(plan)} killed {what} (pid {pid}) amid {kill.changes_under_way} changes: "
+            f"{said}; {len(run.asking.said)} answered"
         )
+
+
+def _successes(run: Run, kill: Kill) -> list[float]:
+    """When holds that were asked for since then, of the shard that was struck, were answered with success."""
+    found = []
+    for said in reversed(run.asking.said):
+        if said.done < kill.at:
+            break
+        is_hers = kill.shard_id in (None, shard_of(said.about, SHARDS))
+        if said.kind == "hold" and said.status == 201 and said.asked > kill.at and is_hers:
+            found.append(said.done)
+    return found
 
 
 async def experiment(
     plan: list[str], rate: float, pause: tuple[float, float], seed: int, results: Path | None
 ) -> int:
-    console = Console()
-    run = Run()
+    console = Console(width=None if sys.stdout.isatty() else 140)
     random.seed(seed)
-    with tempfile.TemporaryDirectory(prefix="xinglin-chaos-") as folder:
-        home = Path(folder)
-        home.chmod(0o755)
-        port = embedded_postgres.free_port()
-        command = [str(Path(sys.executable).with_name("xinglin")), "serve", "--no-demo", "--home", str(home)]
-        log = (home / "serve.log").open("wb")
-        environment = {**os.environ, "XINGLIN_ACCOUNT_HOLDS_MAX": "100"}
-        serve = await asyncio.create_subprocess_exec(
-            *command, "--port", str(port), stdout=log, stderr=log, env=environment
-        )
-        address = f"http://127.0.0.1:{port}"
-        try:
-            await _until_ready(serve, address, home)
-            url = embedded_postgres.running(home)
-            assert url is not None
-            people, slots = await _prepare(url, home)
-            patients = Patients(people, slots, seed)
-            await asyncio.sleep(1.0)
-            console.print(f"{rate:.0f} bookings/s, seed {seed}; kills: {len(plan)}")
-            stop = asyncio.Event()
-            loading = asyncio.create_task(load(address, patients, rate, run, stop))
-            await killing(serve.pid, home, plan, pause, run, console)
-            await asyncio.sleep(SETTLE_SECONDS)
-            stop.set()
-            await loading
-            acked = _acked(run)
-            checks = await audit_url(url, acked)
-            console.print(as_table(checks))
-        finally:
-            if serve.returncode is None:
-                serve.send_signal(signal.SIGTERM)
-                await asyncio.wait_for(serve.wait(), 60)
-            log.close()
-        if serve.returncode:
-            console.print((home / "serve.log").read_text(errors="replace")[-3000:])
-    return _report(console, run, acked, any(check.faults for check in checks), results)
+    settings = {"account_holds_max": 100, "day_appointments_max": 5}
+    async with serving(SHARDS, **settings) as system, client() as session:
+        world, token = await _prepare(system)
+        run = Run(world, Asking(session, system.address))
+        await asyncio.sleep(1.0)
+        console.print(f"{rate:.0f} lives/s, seed {seed}; kills: {len(plan)}")
+        stop, stop_desk = asyncio.Event(), asyncio.Event()
+        tasks = [
+            asyncio.create_task(load(run, rate, stop)),
+            asyncio.create_task(calling_off(run, desk.Desk(run.asking, token), stop_desk)),
+        ]
+        await killing(system, plan, pause, run, console)
+        await asyncio.sleep(SETTLE_SECONDS)
+        stop_desk.set()
+        await tasks[1]
+        stop.set()
+        await tasks[0]
+        connection = await database.connect(system.database_url)
+        left = await verdict.settled(connection)
+        checks = await verdict.judge(connection, world)
+        checks += await audit_url(system.database_url, _acked(world))
+        checks.append(await _conserved(session, system.address))
+        unsettled = Check("settled", 1, int(left > 0), [f"{left} left half done"] if left else [])
+        checks.append(unsettled)
+        stood = await verdict.stood(connection, world.changes)
+        fates = await verdict.fates(connection)
+        await connection.close()
+        console.print(as_table(checks))
+        for check in checks:
+            for example in check.examples:
+                console.print(f"{check.name}: {example}", soft_wrap=True)
+    return _report(console, run, checks, stood, fates, results)
 
 
-async def _until_ready(serve: asyncio.subprocess.Process, address: str, home: Path) -> None:
-    async with aiohttp.ClientSession() as session:
-        for _ in range(900):
-            assert serve.returncode is None, (home / "serve.log").read_text()
-            with suppress(aiohttp.ClientError, OSError):
-                async with session.get(f"{address}/readyz") as response:
-                    if response.status == 200:
-                        return
-            await asyncio.sleep(0.1)
-    raise RuntimeError("the system did not become ready")
-
-
-async def _prepare(url: str, home: Path) -> tuple[data.People, list[str]]:
-    connection = await database.connect(url)
+async def _prepare(system: Serving) -> tuple[World, str]:
+    connection = await database.connect(system.database_url)
     try:
-        people = await data.prepare(connection, (home / "token.key").read_bytes())
+        secret = (system.home / "token.key").read_bytes()
+        people = await data.prepare(connection, secret)
+        for department in ("alone", "full"):
+            await connection.execute(
+                "insert into department (id, name, campus, position) values ($1, $1, 'main', 2)", department
+            )
+        await desk.put_in_force(connection, POLICY)
         day = datetime.now(UTC).date() + timedelta(days=2)
-        return people, await data.open_schedules(connection, "C", DOCTORS, day)
+        room = await data.open_schedules(connection, "C", DOCTORS // 2, day)
+        room += await data.open_schedules(connection, "D", DOCTORS // 2, day + timedelta(1))
+        # Those with others beside them on the day, on other days, and whose doctor alone has another day.
+        share = DOCTORS_CALLED_OFF // 3
+        doomed = await data.open_schedules(connection, "S", share, day, CALLED_OFF_CAPACITY)
+        doomed += await data.open_schedules(connection, "T", share, day + timedelta(2), CALLED_OFF_CAPACITY)
+        doomed += await data.open_schedules(connection, "U", share, day, CALLED_OFF_CAPACITY, "alone")
+        # The second day of the doctors who are alone is full: they can only wait for it.
+        later = day + timedelta(3)
+        filled = await data.open_schedules(connection, "U", share, later, 1, "alone")
+        full = await data.open_schedules(connection, "W", DOCTORS_FULL, day, 1, "full")
+        token = await desk.staff_token(connection, secret)
     finally:
         await connection.close()
+    called_off: dict[str, list[str]] = {}
+    for slot in random.sample(doomed, len(doomed)):
+        called_off.setdefault(slot.rpartition("-")[0], []).append(slot)
+    lists: dict[str, tuple[str, list[str]]] = {}
+    for slot in full:
+        lists.setdefault(slot.split("-")[0], (day.isoformat(), []))[1].append(slot)
+    return World(people, system.shards, room, called_off, lists, filled), token
 
 
-def _acked(run: Run) -> list[Acked]:
-    held = frozenset({int(Status.PENDING)})
+def _acked(world: World) -> list[Acked]:
     return [
-        Acked(UUID(str(a.body["id"])), str(a.body["slot_id"]), int(str(a.body["number"])), held)
-        for a in run.answers
-        if a.status == 201
+        Acked(p.id, p.slot_id, p.number, p.statuses) for life in world.lives for p in life.promises.values()
     ]
 
 
-def _report(console: Console, run: Run, acked: list[Acked], is_damaged: bool, results: Path | None) -> int:
-    table = Table(title="Recovery: from the kill to the first success of a request made after it")
-    for column in ("killed", "times", "p50 s", "p95 s", "worst s"):
-        table.add_column(column, justify="left" if column == "killed" else "right")
-    for what in dict.fromkeys(kill.what for kill in run.kills):
-        took = sorted(k.recovery_seconds or float("inf") for k in run.kills if k.what == what)
-        at = [took[min(len(took) - 1, int(len(took) * share))] for share in (0.5, 0.95)]
-        table.add_row(what, str(len(took)), *(f"{x:.2f}" for x in (*at, took[-1])))
-    console.print(table)
-    doubled = len(acked) - len({a.id for a in acked})
-    other = {a.status for a in run.answers} - {201}
-    again = sum(a.attempts > 1 for a in run.answers)
+async def _conserved(session: aiohttp.ClientSession, address: str) -> Check:
+    async with session.get(f"{address}/metrics") as response:
+        errors = values_of(await response.text(), "xinglin_conservation_error")
+    return Check("conservation metric", len(errors), sum(error != 0 for error in errors))
+
+
+def _report(
+    console: Console,
+    run: Run,
+    checks: list[Check],
+    stood: verdict.Stood,
+    fates: dict[str, int],
+    results: Path | None,
+) -> int:
+    _recovery(console, run.kills)
+    kinds = _kinds(console, run.asking.said)
+    changes = run.world.changes
+    unknown = [c for c in changes if c.said.doubts]
+    away = [c for c in changes if not c.said.is_known]
+    disturbed = {
+        "kills_amid_changes": sum(kill.changes_under_way > 0 for kill in run.kills),
+        "changes": dict(Counter(c.reach for c in changes)),
+        "answered_unknown": len(unknown),
+        "asked_again_until_known": len(unknown) - len(away),
+        "walked_away_from": len(away),
+        "stood_still_after_hold": stood.after_held,
+        "stood_still_after_leaving": stood.after_left,
+        "settled_by_timer": stood.by_timer,
+    }
     console.print(
-        f"{len(run.answers)} answered, {len(acked)} booked, {again} asked again with the same key, "
-        f"{run.unanswered} never answered, {doubled} doubled, other statuses {sorted(other) or 'none'}"
+        f"changes: {disturbed['changes']}; {disturbed['kills_amid_changes']} of {len(run.kills)} kills struck"
+        f" while changes were under way; {len(unknown)} had no answer at first:"
+        f" {len(unknown) - len(away)} asked again, {len(away)} walked away;"
+        f" {stood.after_held} stood still with the new number held, {stood.after_left} with the old one left;"
+        f" {stood.by_timer} settled by the actor's timer",
+        soft_wrap=True,
     )
+    console.print(
+        f"called off: {len(run.suspended)} sessions, fates {fates}; {run.pauses} pauses;"
+        f" groups: {len(run.world.groups)}; wishes: {len(run.world.wishes)}",
+        soft_wrap=True,
+    )
+    acked = _acked(run.world)
+    doubled = len(acked) - len({booking.id for booking in acked})
+    silent = sum(not said.is_known and said.doubts > 1 for said in run.asking.said)
+    odd = Counter(
+        f"{said.kind}: {said.status} {said.code}"
+        for said in run.asking.said
+        if said.status >= 400 and said.is_known and said.code not in EXPECTED
+    )
+    console.print(
+        f"{len(run.asking.said)} answered, {len(acked)} numbers promised,"
+        f" {sum(said.attempts > 1 for said in run.asking.said)} asked again with the same key,"
+        f" {silent} never answered, {doubled} doubled, unexpected refusals {dict(odd) or 'none'}",
+        soft_wrap=True,
+    )
+    is_damaged = any(check.faults for check in checks)
     if results is not None:
-        _keep(results, run, len(acked), again, doubled, is_damaged)
-    return 1 if is_damaged or doubled or run.unanswered or other else 0
-
-
-def _keep(results: Path, run: Run, booked: int, again: int, doubled: int, is_damaged: bool) -> None:
-    results.mkdir(parents=True, exist_ok=True)
-    (results / "chaos.json").write_text(
-        json.dumps(
+        _keep(
+            results,
             {
                 "kills": [{"what": k.what, "recovery_seconds": k.recovery_seconds} for k in run.kills],
-                "answered": len(run.answers),
-                "booked": booked,
-                "asked_again": again,
-                "unanswered": run.unanswered,
+                "answered": len(run.asking.said),
+                "promised": len(acked),
+                "kinds": kinds,
+                "in_the_middle": disturbed,
+                "called_off": {"sessions": len(run.suspended), **fates},
+                "unanswered": silent,
                 "doubled": doubled,
                 "audit": "FAILED" if is_damaged else "OK",
             },
-            indent=1,
         )
-    )
+    return 1 if is_damaged or doubled or silent or odd else 0
+
+
+def _recovery(console: Console, kills: list[Kill]) -> None:
+    table = Table(title="Recovery: from the kill to the first success of a hold made after it")
+    for column in ("killed", "times", "p50 s", "p95 s", "worst s"):
+        table.add_column(column, justify="left" if column == "killed" else "right")
+    for what in dict.fromkeys(kill.what for kill in kills):
+        took = sorted(k.recovery_seconds or float("inf") for k in kills if k.what == what)
+        at = [took[min(len(took) - 1, int(len(took) * share))] for share in (0.5, 0.95)]
+        table.add_row(what, str(len(took)), *(f"{x:.2f}" for x in (*at, took[-1])))
+    console.print(table)
+
+
+def _kinds(console: Console, answers: list[Said]) -> dict[str, dict[str, int]]:
+    """Counts per kind of command, as a table and as figures."""
+    table = Table(title="Commands")
+    for column in ("kind", "asked", "done", "refused", "unknown at first", "never known"):
+        table.add_column(column, justify="left" if column == "kind" else "right")
+    kinds: dict[str, dict[str, int]] = {}
+    for said in answers:
+        row = kinds.setdefault(
+            said.kind, dict.fromkeys(("asked", "done", "refused", "doubted", "unknown"), 0)
+        )
+        row["asked"] += 1
+        row["done" if said.status in (200, 201) else "refused" if said.is_known else "unknown"] += 1
+        row["doubted"] += said.doubts > 0
+    for kind in sorted(kinds):
+        row = kinds[kind]
+        table.add_row(kind, *(str(row[name]) for name in ("asked", "done", "refused", "doubted", "unknown")))
+    console.print(table)
+    return kinds
+
+
+def _keep(results: Path, figures: dict[str, object]) -> None:
+    results.mkdir(parents=True, exist_ok=True)
+    (results / "chaos.json").write_text(json.dumps(figures, indent=1))
 
 
 @click.command()
 @click.option("--shard-kills", default=10, show_default=True)
 @click.option("--postgres-kills", default=3, show_default=True)
 @click.option("--gateway-kills", default=2, show_default=True)
-@click.option("--rate", default=150.0, show_default=True, help="Bookings a second.")
+@click.option("--rate", default=60.0, show_default=True, help="Lives a second, of some two commands each.")
 @click.option(
     "--pause",
     default=(3.0, 5.0),

@@ -29,6 +29,11 @@ def _uuid(kind: int, number: int) -> str:
     return f"{kind:08x}-0000-7000-8000-{number:012x}"
 
 
+def account_id(account: int) -> bytes:
+    """Of the account with this number."""
+    return bytes.fromhex(_uuid(1, account).replace("-", ""))
+
+
 async def prepare(connection: asyncpg.Connection, secret: bytes) -> People:
     """Accounts, patients, and the hospital's frame. Schedules: see `open_schedules`."""
     now = datetime.now(UTC)
@@ -62,21 +67,28 @@ async def prepare(connection: asyncpg.Connection, secret: bytes) -> People:
     return People(tokens, patients)
 
 
-async def open_schedules(connection: asyncpg.Connection, prefix: str, doctors: int, day: date) -> list[str]:
+async def open_schedules(
+    connection: asyncpg.Connection,
+    prefix: str,
+    doctors: int,
+    day: date,
+    capacity: int = CAPACITY,
+    department: str = "bench",
+) -> list[str]:
     """Slot ids of so many doctors on one day. Marked as opened, so that no publishing takes them away."""
     midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
     slots = []
     for n in range(SLOTS_PER_DAY):
         start = midnight + timedelta(minutes=30 * n)
         clock = (start + timedelta(hours=8)).strftime("%H%M")
-        slots.append(PlannedSlot(clock, int(start.timestamp() * 1000), CAPACITY))
-    plan = orjson.dumps(plan_as_data((Session("morning", "bench", "expert", None, 5000, tuple(slots)),)))
+        slots.append(PlannedSlot(clock, int(start.timestamp() * 1000), capacity))
+    plan = orjson.dumps(plan_as_data((Session("morning", department, "expert", None, 5000, tuple(slots)),)))
     ids = [f"{prefix}{n:05}" for n in range(doctors)]
     async with connection.transaction():
         await connection.executemany(
             "insert into practitioner (id, name, title, department_id, position)"
-            " values ($1, $1, 'chief', 'bench', 1) on conflict do nothing",
-            [(i,) for i in ids],
+            " values ($1, $1, 'chief', $2, 1) on conflict do nothing",
+            [(i, department) for i in ids],
         )
         await connection.executemany(
             "insert into schedule (id, practitioner_id, day, plan, opened)"

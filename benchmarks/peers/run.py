@@ -119,6 +119,7 @@ class Bench:
             *(self._home, self._url, port),
             active_appointments_max=many,
             account_holds_max=many,
+            day_appointments_max=many,
             **settings,
         ) as process:
             yield port, process.pid

@@ -49,7 +49,9 @@ async def application(peer: str, database_url: str, secret: bytes, redis_url: st
         catalog = await load_catalog(connection)
         today = datetime.now(catalog.hospital.zone).date()
         rows = await load_schedules(connection, today - timedelta(days=1))
-    policy = Policy(active_appointments_max=1_000_000, account_holds_max=1_000_000)
+    policy = Policy(
+        active_appointments_max=1_000_000, account_holds_max=1_000_000, day_appointments_max=1_000_000
+    )
     app = make_app()
     app[keys.SETTINGS] = Settings()
     app[keys.TOKENS] = Tokens(secret, 7_200, 7_200)
