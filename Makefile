@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: run test lint bench bench-peers bench-month bench-suspend chaos lock clean
+.PHONY: run test lint bench bench-eta bench-peers bench-month bench-suspend chaos lock clean
 
 run: $(VENV)/.runtime
 	exec $(BIN)/xinglin serve --demo $(ARGS)
@@ -20,6 +20,9 @@ lint: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+bench-eta: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.eta $(ARGS)
 
 bench-peers: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.peers.run $(ARGS)

@@ -114,6 +114,11 @@ def promises(lines: Iterable[str]) -> tuple[dict[str, Promise], list[str]]:
                 found[said["id"]].statuses.add(_BOOKED)
             case "cancel asked":
                 found[said["id"]].statuses.add(_CANCELLED)
+            case "change asked":
+                found[said["id"]].statuses.add(_CANCELLED)
+            case "changed":
+                found[said["id"]].statuses = {_CANCELLED}
+                found[said["new"]] = Promise(said["number"], said["slot_id"], said["patient_id"], {_BOOKED})
             case "booked":
                 found[said["id"]].statuses = {_BOOKED}
             case "cancelled":

@@ -96,15 +96,15 @@ class World:
 
     def elsewhere(self, slot: str, reach: str) -> str:
         """An open slot that is so far from this one."""
-        here = _stream(slot)
-        fits = {
-            "home": lambda other: other == here,
-            "near": lambda other: (
-                other != here and shard_of(other, self.shards) == shard_of(here, self.shards)
-            ),
-            "far": lambda other: shard_of(other, self.shards) != shard_of(here, self.shards),
-        }[reach]
-        return random.choice([other for other in self.open if other != slot and fits(_stream(other))])
+        return random.choice(
+            [other for other in self.open if other != slot and self._reach(slot, other) == reach]
+        )
+
+    def _reach(self, slot: str, other: str) -> str:
+        here, there = _stream(slot), _stream(other)
+        if here == there:
+            return "home"
+        return "near" if shard_of(here, self.shards) == shard_of(there, self.shards) else "far"
 
 
 def _stream(slot: str) -> str:

@@ -15,10 +15,10 @@ from matplotlib import pyplot  # noqa: E402
 from matplotlib.axes import Axes  # noqa: E402
 
 from benchmarks import shapes  # noqa: E402
-from benchmarks.locustfile import NOT_REQUESTS  # noqa: E402
+from benchmarks.recording import NOT_REQUESTS  # noqa: E402
 
 LIMIT_MS: Final = 2_000
-READS: Final = ("departments", "doctors", "schedules", "slots")
+READS: Final = ("departments", "doctors", "schedules", "month", "slots")
 _OUTCOMES: Final = {
     # Colours that stay apart for the colour-blind (Okabe and Ito).
     "held": ("#009E73", "held (201)"),

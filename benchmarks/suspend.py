@@ -108,7 +108,9 @@ class Result:
 
 def hospital_files(wards: Iterable[Ward]) -> dict[str, str]:
     """Name -> content of the files that `xinglin import` reads."""
-    departments, doctors, templates, closed = [], [], [], []
+    departments: list[str] = []
+    doctors: list[str] = []
+    templates: list[str] = []
     for ward in wards:
         name, weekday, next_weekday = ward.name, ward.day.isoweekday(), (ward.day + timedelta(1)).isoweekday()
         departments += [f"{name}A,,{name}甲科,,本部,,,,,", f"{name}B,,{name}乙科,,本部,,,,,"]
@@ -136,7 +138,7 @@ def hospital_files(wards: Iterable[Ward]) -> dict[str, str]:
             "practitioner_id,weekday,period,starts,ends,capacity,number_class_id,department_id,room_id,fee_fen",
             templates,
         ),
-        "overrides.csv": _csv("practitioner_id,day,period,closed,starts,ends,capacity", closed),
+        "overrides.csv": _csv("practitioner_id,day,period,closed,starts,ends,capacity", []),
         # Nobody waits for the afternoon's department: those who find no place there are paid back.
         "policy.yaml": POLICY
         % "\n".join(f'  "{ward.name}B": {{waitlist: {{enabled: no}}}}' for ward in wards),

@@ -15,7 +15,11 @@ What each check compares:
     appointments as replayed   the appointment table, with the replayed schedules
     seats conserved            replayed schedules, with themselves
     plans as opened            the schedule table, with the replayed schedules
+    seats out of use           the schedule table's blocked and cooling seats, with the replayed schedules
     claims                     the claim table, with the claims of the replayed appointments
+
+A number that is held for a change may have the claims already that the old one passes on. Where a session has
+moved, a time that somebody else has stays his.
 """
 
 import asyncio
@@ -35,6 +39,7 @@ from engine import database
 from engine.domain import schedule as s
 from engine.domain.claims import Scope
 from engine.domain.ids import ScheduleKey
+from engine.domain.limits import CHANGE_CLAIM_MS
 from engine.domain.planning import plan_as_data
 from engine.domain.seats import number_of, plan_of
 from engine.journal.codec import unpack_event
@@ -150,7 +155,8 @@ async def _acknowledged(connection: asyncpg.Connection, acked: Sequence[Acked]) 
 # What SQL can tell by itself.
 
 _CAPACITY: Final = """
-select slot_id, count(*) as taken, min(capacity) as capacity, max(seat) as seat
+select slot_id, count(*) as taken, max(capacity) as capacity, max(seat) as seat,
+       bool_or(seat >= capacity) as beyond
   from appointment where status <= 4 group by slot_id"""
 
 
@@ -158,7 +164,7 @@ async def _within_capacity(connection: asyncpg.Connection) -> Check:
     check = Check("seats within capacity")
     check.examined = await connection.fetchval(f"select count(*) from ({_CAPACITY}) slot")
     for row in await connection.fetch(
-        f"select * from ({_CAPACITY}) slot where taken > capacity or seat >= capacity order by slot_id"
+        f"select * from ({_CAPACITY}) slot where taken > capacity or beyond order by slot_id"
     ):
         check.wrong(
             f"{row['slot_id']}: {row['taken']} taken of {row['capacity']}, the last seat {row['seat']}"
@@ -210,7 +216,8 @@ async def _stream_versions(connection: asyncpg.Connection) -> Check:
 
 _APPOINTMENTS: Final = """
 select id, schedule_id, slot_id, seat, capacity, number, patient_id, account_id, status, reason, fee_fen,
-       starts_at, hold_until
+       starts_at, hold_until, department_id, number_class_id, channel, visit, replaces, successor, wish_id,
+       changes, booked_by, fate
   from appointment where schedule_id = any ($1)"""
 
 _STRAY_CLAIMS: Final = """
@@ -218,6 +225,66 @@ select c.scope, c.owner from claim c
  where (c.expires_at is null or c.expires_at > now())
    and not exists (select from appointment a where a.id = c.owner)
  order by c.scope, c.owner"""
+
+
+@dataclass(slots=True)
+class _Replayed:
+    """A schedule, and what its state does not tell of the way to it."""
+
+    state: s.Schedule = field(default_factory=s.Schedule)
+    capacity: dict[bytes, int] = field(default_factory=dict)
+    """Of the appointment's slot when the seat was given: seats are added later."""
+    by: dict[bytes, str] = field(default_factory=dict)
+    given_up: dict[bytes, int] = field(default_factory=dict)
+    """Held for a change from another schedule and never booked: when it was given up (ms)."""
+
+    def apply(self, event: s.Event, at: int) -> None:
+        state = self.state
+        if isinstance(event, s.SeatReleased) and event.appointment_id in state.changes:
+            self.given_up[event.appointment_id] = at
+        s.apply(state, event)
+        match event:
+            case s.SeatHeld():
+                self.capacity[event.appointment_id] = state.slots[event.clock].capacity
+                self.by[event.appointment_id] = event.by
+            case s.SeatRestored():
+                self.given_up.pop(event.appointment_id, None)
+            case s.SeatReleased() if event.reason == "lost_claim":
+                self.given_up.pop(event.appointment_id, None)
+            case _:
+                pass
+
+
+@dataclass(slots=True)
+class _Claims:
+    """What replayed schedules say about claims: (scope, key, owner) -> when it ends (ms; None: never)."""
+
+    expected: dict[tuple[int, bytes, bytes], int | None] = field(default_factory=dict)
+    allowed: set[tuple[int, bytes, bytes]] = field(default_factory=set)
+    """There or not: what the number that is changed passes on."""
+    moved: set[tuple[int, bytes, bytes]] = field(default_factory=set)
+    """Missing where somebody else has it."""
+    successors: dict[bytes, bytes] = field(default_factory=dict)
+    """A number at another actor -> the one that was given up for it."""
+
+    def add(self, key: ScheduleKey, replayed: _Replayed) -> None:
+        state = replayed.state
+        for id_, appointment in state.appointments.items():
+            if appointment.reason == "changed" and appointment.successor not in state.appointments:
+                self.successors[appointment.successor] = id_
+            if appointment.status > s.Status.FULFILLED:
+                continue
+            slot = state.slots[appointment.clock]
+            for claim in s.claims_of(state, id_, key.day):
+                name = claim.scope, claim.key, claim.owner
+                self.expected[name] = claim.expires_at
+                if slot.formerly and claim.scope is Scope.PATIENT_TIME:
+                    self.moved.add(name)
+            if appointment.status is s.Status.PENDING and appointment.replaces:
+                wanted = s.claims_wanted(slot, appointment.patient_id, id_, key.day, None)
+                self.allowed.update((claim.scope, claim.key, claim.owner) for claim in wanted)
+        for id_, at in replayed.given_up.items():
+            self.expected[Scope.MOVE, id_, id_] = at + CHANGE_CLAIM_MS
 
 
 class _Comparison:
@@ -230,6 +297,7 @@ class _Comparison:
         self._numbers = Check("numbers unique")
         self._conserved = Check("seats conserved")
         self._plans = Check("plans as opened")
+        self._unfree = Check("seats out of use")
         self._claims = Check("claims")
         self._rowless: set[bytes] = set()
         """In the journal and not in the table: told once, so their claims are not called strays as well."""
@@ -249,56 +317,70 @@ class _Comparison:
             self._numbers,
             self._conserved,
             self._plans,
+            self._unfree,
             self._claims,
         ]
 
     async def _compare(self, keys: list[ScheduleKey]) -> None:
         ids = [key.schedule_id for key in keys]
-        events: dict[str, list[s.Event]] = {key.stream: [] for key in keys}
+        events: dict[str, list[tuple[s.Event, int]]] = {key.stream: [] for key in keys}
         unreadable: dict[str, str] = {}
         for row in await self._connection.fetch(
-            "select stream, version, type, data from event where stream = any ($1) order by stream, version",
+            "select stream, version, type, at, data from event"
+            " where stream = any ($1) order by stream, version",
             list(events),
         ):
             self._replays.examined += 1
             try:
-                events[row["stream"]].append(unpack_event(row["type"], row["data"]))
+                event = unpack_event(row["type"], row["data"])
+                events[row["stream"]].append((event, _ms(row["at"])))
             except Exception as error:  # damaged bytes may raise anything, and the audit must go on
                 unreadable.setdefault(row["stream"], f"event {row['version']}: {error!r}")
         rows: dict[str, list[asyncpg.Record]] = {id_: [] for id_ in ids}
         for row in await self._connection.fetch(_APPOINTMENTS, ids):
             rows[row["schedule_id"]].append(row)
         plans = {
-            row["id"]: orjson.loads(row["plan"])
+            row["id"]: (orjson.loads(row["plan"]), orjson.loads(row["unfree"]))
             for row in await self._connection.fetch(
-                "select id, plan::text from schedule where id = any ($1) and opened", ids
+                "select id, plan::text, unfree::text from schedule where id = any ($1) and opened", ids
             )
         }
-        expected: dict[tuple[int, bytes, bytes], int | None] = {}
+        claims = _Claims()
         owners: set[bytes] = set()
         for key in keys:
             why = unreadable.get(key.stream)
             try:
-                state = s.replay(events[key.stream]) if why is None else None
+                replayed = _Replayed()
+                for event, at in events[key.stream] if why is None else ():
+                    replayed.apply(event, at)
             except Exception as error:  # as above: a journal with a hole breaks the machine's assertions
-                why, state = repr(error), None
-            if state is None:
+                why = repr(error)
+            if why is not None:
                 self._replays.wrong(f"{key.stream}: {why}")
                 continue
-            self._compare_one(key, state, rows[key.schedule_id], plans.get(key.schedule_id))
+            self._compare_one(key, replayed, rows[key.schedule_id], plans.get(key.schedule_id))
             owners.update(row["id"].bytes for row in rows[key.schedule_id])
-            for id_, appointment in state.appointments.items():
-                if appointment.status <= s.Status.FULFILLED:
-                    for claim in s.claims_of(state, id_, key.day):
-                        expected[claim.scope, claim.key, claim.owner] = claim.expires_at
-        await self._compare_claims(owners | {owner for _, _, owner in expected}, expected)
+            claims.add(key, replayed)
+        for row in await self._connection.fetch(
+            "select id from appointment where id = any ($1::uuid[]) and status = 1",
+            [UUID(bytes=id_) for id_ in claims.successors],
+        ):
+            # Given up for one that does not know it yet.
+            new = row["id"].bytes
+            claims.expected[Scope.MOVE, new, claims.successors[new]] = None
+        await self._compare_claims(owners | {owner for _, _, owner in claims.expected}, claims)
 
     def _compare_one(
-        self, key: ScheduleKey, state: s.Schedule, rows: list[asyncpg.Record], plan: list[object] | None
+        self,
+        key: ScheduleKey,
+        replay: _Replayed,
+        rows: list[asyncpg.Record],
+        shown: tuple[list[object], dict[str, list[int]]] | None,
     ) -> None:
+        state = replay.state
         self._appointments.examined += len(state.appointments)
         found = {row["id"].bytes: _row_facts(row) for row in rows}
-        replayed = {id_: _state_facts(key, state, id_) for id_ in state.appointments}
+        replayed = {id_: _state_facts(key, replay, id_) for id_ in state.appointments}
         for id_ in sorted(found.keys() | replayed.keys()):
             have, want = found.get(id_), replayed.get(id_)
             if have is None:
@@ -314,10 +396,15 @@ class _Comparison:
         if error := s.conservation_error(state):
             self._conserved.wrong(f"{key.schedule_id}: {error} seats are in no state or in two")
         self._plans.examined += 1
-        if plan is None:
+        self._unfree.examined += 1
+        if shown is None:
             self._plans.wrong(f"{key.schedule_id} has events and is not opened")
-        elif plan != orjson.loads(orjson.dumps(plan_as_data(plan_of(state.slots)))):
+            return
+        plan, unfree = shown
+        if plan != orjson.loads(orjson.dumps(plan_as_data(plan_of(state.slots)))):
             self._plans.wrong(f"{key.schedule_id} shows another plan than its events make")
+        if unfree != s.unfree(state):
+            self._unfree.wrong(f"{key.schedule_id} shows {unfree} as out of use, not {s.unfree(state)}")
 
     def _check_numbers(self, key: ScheduleKey, state: s.Schedule, rows: list[asyncpg.Record]) -> None:
         given: set[tuple[int, int]] = set()
@@ -333,10 +420,9 @@ class _Comparison:
                 )
             given.add(number)
 
-    async def _compare_claims(
-        self, owners: set[bytes], expected: dict[tuple[int, bytes, bytes], int | None]
-    ) -> None:
+    async def _compare_claims(self, owners: set[bytes], claims: _Claims) -> None:
         """Both ways for the appointments at hand; claims of nobody are found by `_without_events`."""
+        expected = claims.expected
         self._claims.examined += len(expected)
         found = {
             (row["scope"], row["key"], row["owner"].bytes): _expiry(row["expires_at"])
@@ -345,8 +431,11 @@ class _Comparison:
                 [UUID(bytes=owner) for owner in owners],
             )
         }
-        for claim in sorted(expected.keys() | found.keys()):
+        taken = await self._taken([claim for claim in claims.moved if claim not in found])
+        for claim in sorted((expected.keys() | found.keys()) - taken):
             missing, extra = claim not in found, claim not in expected
+            if extra and claim in claims.allowed:
+                continue
             expires_at = expected[claim] if missing else found[claim]
             if expires_at is not None and expires_at <= self._now:
                 continue  # it has given way by itself, or may
@@ -357,6 +446,16 @@ class _Comparison:
                 self._claims.wrong(f"{name}: belongs to no appointment that holds a seat")
             elif expires_at != expected[claim]:
                 self._claims.wrong(f"{name}: ends at {_time(expires_at)}, not at {_time(expected[claim])}")
+
+    async def _taken(self, claims: list[tuple[int, bytes, bytes]]) -> set[tuple[int, bytes, bytes]]:
+        """Of these, those that somebody else has."""
+        rows = await self._connection.fetch(
+            "select scope, key from claim where scope = $1 and key = any ($2::bytea[])",
+            Scope.PATIENT_TIME,
+            [key for _, key, _ in claims],
+        )
+        there = {(row["scope"], row["key"]) for row in rows}
+        return {claim for claim in claims if (claim[0], claim[1]) in there}
 
     async def _without_events(self, known: list[str]) -> None:
         """What belongs to no schedule of the journal, and so was never compared."""
@@ -387,16 +486,26 @@ def _row_facts(row: asyncpg.Record) -> dict[str, Any]:
         "fee": row["fee_fen"],
         "start": _ms(row["starts_at"]),
         "hold": _ms(row["hold_until"]),
+        "department": row["department_id"],
+        "class": row["number_class_id"],
+        "channel": row["channel"],
+        "visit": row["visit"],
+        "replaces": _hex(row["replaces"]),
+        "successor": _hex(row["successor"]),
+        "wish": _hex(row["wish_id"]),
+        "changes": row["changes"],
+        "by": row["booked_by"],
+        "fate": row["fate"] or "",
     }
 
 
-def _state_facts(key: ScheduleKey, state: s.Schedule, id_: bytes) -> dict[str, Any]:
-    appointment = state.appointments[id_]
-    slot = state.slots[appointment.clock]
+def _state_facts(key: ScheduleKey, replayed: _Replayed, id_: bytes) -> dict[str, Any]:
+    appointment = replayed.state.appointments[id_]
+    slot = replayed.state.slots[appointment.clock]
     return {
         "slot": key.slot_id(appointment.clock),
         "seat": appointment.seat,
-        "capacity": slot.capacity,
+        "capacity": replayed.capacity[id_],
         "number": number_of(slot, appointment.seat),
         "patient": appointment.patient_id.hex(),
         "account": appointment.account_id.hex(),
@@ -405,7 +514,21 @@ def _state_facts(key: ScheduleKey, state: s.Schedule, id_: bytes) -> dict[str, A
         "fee": slot.session.fee_fen,
         "start": slot.starts_at,
         "hold": appointment.hold_until,
+        "department": slot.session.department_id,
+        "class": slot.session.number_class_id,
+        "channel": int(appointment.channel),
+        "visit": appointment.visit,
+        "replaces": appointment.replaces.hex(),
+        "successor": appointment.successor.hex(),
+        "wish": appointment.wish_id.hex(),
+        "changes": appointment.changes,
+        "by": replayed.by[id_],
+        "fate": str(appointment.fate),
     }
+
+
+def _hex(id_: asyncpg.pgproto.pgproto.UUID | None) -> str:
+    return "" if id_ is None else str(id_.hex)
 
 
 def _word(status: int) -> str:

@@ -357,14 +357,6 @@ TABLE: Final[dict[str, Row]] = {
             "The waiting list of that day is full ({limit} wishes).",
         ),
     ),
-    Reason.SEATS_FREE: Row(
-        409,
-        Text("还有余号", "Seats are free"),
-        Text(
-            "还有余号，请直接预约。",
-            "Seats are free: simply book one.",
-        ),
-    ),
     Reason.BUSY: Row(
         503,
         Text("系统繁忙", "Busy"),

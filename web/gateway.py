@@ -29,6 +29,7 @@ from engine.records.catalog_changes import follow_catalog
 from engine.records.conduct import review_recent
 from engine.records.policies import load_policy, of_settings
 from engine.records.policy_file import PolicyRefused
+from engine.records.request_keys import forget_keys
 from engine.settings import Settings
 from engine.views.availability import Availability
 from integrations.wechat.client import WeChatClient
@@ -53,6 +54,7 @@ FEED_PAUSE_SECONDS = 0.1  # what changes meanwhile comes merged; nobody sees a t
 CLOSE_SECONDS_MAX = 5.0
 NO_SHOW_SECONDS = 60.0
 CONDUCT_SECONDS = 60.0
+FORGET_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +218,14 @@ def _rounds(app: web.Application) -> list[Round]:
         async with app[keys.POOL].acquire() as connection:
             await review_recent(connection, app[keys.POLICY].policy, datetime.now(UTC))
 
+    async def forget() -> None:
+        async with app[keys.POOL].acquire() as connection:
+            await forget_keys(connection, datetime.now(UTC))
+
     return [
         Round("no shows", NO_SHOW_SECONDS, partial(mark_no_shows, app)),
         Round("conduct", CONDUCT_SECONDS, review_conduct),
+        Round("old keys", FORGET_SECONDS, forget),
         *app[keys.WISHES].rounds(),
     ]
 

@@ -111,8 +111,7 @@ class Rehoming:
 
     async def _waitlist(self, old: AppointmentRecord) -> bool:
         """First on the waiting list of the same doctor."""
-        wishes = self._app.get(keys.WISHES)
-        wish_id = None if wishes is None else await wishes.make_for(old)
+        wish_id = await self._app[keys.WISHES].make_for(old)
         if wish_id is None:
             return False
         await self._decide(old, Fate.WAITLISTED, wish_id)

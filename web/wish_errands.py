@@ -150,11 +150,11 @@ class Wishes:
         structure = self._app[keys.AVAILABILITY].structure
         has_changed = structure != self._looked_at
         today = datetime.now(self._app[keys.ZONE]).date()
-        for wish in await records.open_wishes(self._app[keys.POOL]):
-            if has_changed:
-                await self._find_more_for(wish, self._rows_for(wish.wanted))
-            if wish.wanted.last_day <= today and wish.status == "waiting" and self._is_spent(wish, today):
+        for wish in await records.open_wishes(self._app[keys.POOL], last_by=today):
+            if wish.status == "waiting" and self._is_spent(wish, today):
                 await records.end_wish(self._app[keys.POOL], wish.id, "closed")
+        for wish in await records.open_wishes(self._app[keys.POOL]) if has_changed else ():
+            await self._find_more_for(wish, self._rows_for(wish.wanted))
             await asyncio.sleep(0)  # there may be thousands, and people are waiting for answers
         self._looked_at = structure
 

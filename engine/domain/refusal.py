@@ -43,7 +43,6 @@ class Reason(StrEnum):
     NO_SUCH_WISH = "no_such_wish"
     WAITLIST_CLOSED = "waitlist_closed"
     WAITLIST_FULL = "waitlist_full"
-    SEATS_FREE = "seats_free"
     BUSY = "busy"
     TOO_LATE = "too_late"
     AWAY = "away"

@@ -31,7 +31,11 @@ from engine.domain.refusal import Reason, Refusal
 from engine.domain.seats import RunningSession, Slot, number_of, run_session
 from engine.domain.waitlist import Wish
 
-MINI_PROGRAM: Final = int(Channel.MINI_PROGRAM)  # a plain int: what travels and what the store takes
+# Plain ints: what travels and what the store takes; and IntFlag takes its time for every `&`.
+MINI_PROGRAM: Final = int(Channel.MINI_PROGRAM)
+DOCTOR: Final = int(Channel.DOCTOR)
+ALONE: Final = int(SELF_SERVICE)
+PRIVILEGED: Final = int(Channel.DOCTOR | Channel.MANAGEMENT)
 
 # Commands: what someone asks for. Each carries the id that makes its retry harmless. `by` names a member of
 # staff who asks for somebody else ("" is the account itself): staff are not held to the cut-offs.
@@ -665,7 +669,8 @@ def _hold_seat(
         if ended:
             events.append(CoolingEnded(slot.clock, tuple(seats.indices(ended))))
             among |= ended & open_seats
-    among = _unclaimed(schedule, slot, command.channel, among, now, terms)
+    if schedule.wishes:
+        among = _unclaimed(schedule, slot, command.channel, among, now, terms)
     seat = seats.choose(slot, command.channel, now, among)
     if seat < 0:
         return _full(slot, command.channel, now, open_seats)
@@ -690,7 +695,7 @@ def _hold_seat(
 
 def _closed(slot: Slot, channel: int, now: int, terms: Terms) -> Refusal | None:
     """Why nobody may book here now, however many seats are free."""
-    alone = channel & SELF_SERVICE
+    alone = channel & ALONE
     if (slot.starts_at if alone else slot.starts_at + SLOT_MS) <= now:
         return Refusal(Reason.SLOT_PAST)
     session = slot.session
@@ -723,7 +728,7 @@ def _hold_until(slot: Slot, command: HoldSeat | HoldGroup, now: int, terms: Term
     seconds = min(
         command.hold_seconds or terms.hold_seconds, OFFER_SECONDS_MAX if changing else HOLD_SECONDS_MAX
     )
-    last = slot.starts_at if command.channel & SELF_SERVICE else slot.starts_at + SLOT_MS
+    last = slot.starts_at if command.channel & ALONE else slot.starts_at + SLOT_MS
     return min(now + seconds * 1000, last)
 
 
@@ -796,9 +801,9 @@ def _hold_group(schedule: Schedule, command: HoldGroup, now: int, policy: Policy
 def _unclaimed(schedule: Schedule, slot: Slot, channel: int, among: int, now: int, terms: Terms) -> int:
     """Those of the seats `among` that nobody who waits will be offered: who waits comes first. A doctor's and
     the management's numbers are others."""
-    if not among or not schedule.wishes or channel & (Channel.DOCTOR | Channel.MANAGEMENT):
+    if not among or not schedule.wishes or channel & PRIVILEGED:
         return among
-    contested = among & seats.seats_for(slot, Channel.MINI_PROGRAM, now)
+    contested = among & seats.seats_for(slot, MINI_PROGRAM, now)
     if not contested:
         return among
     wanted = 0
@@ -1110,7 +1115,7 @@ def _offer(schedule: Schedule, now: int, policy: Policy) -> list[Event]:
 def _offerable(schedule: Schedule, now: int, policy: Policy) -> dict[str, int]:
     """Free seats for those who wait, by slot; slots without one are left out."""
     found = {
-        clock: seats.seats_for(slot, Channel.MINI_PROGRAM, now) & seats.free(slot)
+        clock: seats.seats_for(slot, MINI_PROGRAM, now) & seats.free(slot)
         for clock, slot in schedule.slots.items()
         if slot.starts_at > now
     }
@@ -1122,19 +1127,17 @@ def _places(
 ) -> list[tuple[Slot, int]] | None:
     """Seats for all of a wish in and around a slot. `free`: seats by slot; what is missing is looked up."""
     if len(wish.patient_ids) == 1:
-        seat = seats.choose(slot, Channel.MINI_PROGRAM, now, free.get(slot.clock, 0))
+        seat = seats.choose(slot, MINI_PROGRAM, now, free.get(slot.clock, 0))
         return None if seat < 0 else [(slot, seat)]
     usable = {
         each.clock: free[each.clock]
         if each.clock in free
-        else seats.seats_for(each, Channel.MINI_PROGRAM, now) & seats.free(each)
+        else seats.seats_for(each, MINI_PROGRAM, now) & seats.free(each)
         for each in schedule.slots.values()
         if each.session is slot.session
         and waitlist.fits(wish, each, now, terms.waitlist.closes_minutes * 60_000)
     }
-    return waitlist.together(
-        schedule.slots.values(), slot, len(wish.patient_ids), Channel.MINI_PROGRAM, now, usable
-    )
+    return waitlist.together(schedule.slots.values(), slot, len(wish.patient_ids), MINI_PROGRAM, now, usable)
 
 
 _ATTENDANCE: dict[int, tuple[Status, ...]] = {
@@ -1310,7 +1313,7 @@ def _add_seats(schedule: Schedule, clock: str, count: int, channels: int, now: i
 def _add_patient(schedule: Schedule, command: AddPatient, now: int) -> list[Event] | Refusal:
     if command.appointment_id in schedule.appointments:
         return Refusal(Reason.KEY_REUSED)
-    added = _add_seats(schedule, command.clock, 1, Channel.DOCTOR, now)
+    added = _add_seats(schedule, command.clock, 1, DOCTOR, now)
     if isinstance(added, Refusal):
         return added
     slot = schedule.slots[command.clock]
@@ -1326,7 +1329,7 @@ def _add_patient(schedule: Schedule, command: AddPatient, now: int) -> list[Even
             command.patient_id,
             command.account_id,
             slot.starts_at + SLOT_MS,
-            int(Channel.DOCTOR),
+            DOCTOR,
             command.visit,
             command.by,
         ),
@@ -1676,7 +1679,7 @@ def next_opening(schedule: Schedule, now: int) -> int | None:
     """When seats open to those who wait for them; None where nobody waits."""
     if not schedule.wishes:
         return None
-    found = (seats.opens_at(slot, Channel.MINI_PROGRAM, now) for slot in schedule.slots.values())
+    found = (seats.opens_at(slot, MINI_PROGRAM, now) for slot in schedule.slots.values())
     return min((at for at in found if at is not None), default=None)
 
 

@@ -9,9 +9,9 @@ Veral 2003; the real ones of docs/WAITING_TIME.md too). In logarithms of seconds
   Morris 1975): n consultations of variance s2 outweigh the prior by n to s2 / t2, where t2 is how far
   practitioners differ, estimated by moments (DerSimonian and Laird 1986) beside a few assumed ones.
 * The course is how the same practitioner quickens or slows while a session goes on; drawn towards nothing
-  in the same way, level by level. Level and course are fitted in turns (backfitting; Hastie and Tibshirani).
-* The pace is what makes successive consultations of one day alike. Its variance is the mean product of two
-  different residuals of one day, each against what was known that morning; its value is learned during the day.
+  in the same way, group by group. Level and course are fitted in turns (backfitting).
+* The pace is what makes the consultations of one day alike. Its variance is the mean product of two different
+  residuals of one day, each against what was known that morning; its value is learned while the day goes on.
 
 Between two consultations there may be a pause: with some probability, and then log-normal too.
 
@@ -20,8 +20,7 @@ A `Tally` is all that must be kept: sums, which add up day by day and fade by a 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from math import erfc, exp, expm1, log, sqrt
+from math import erfc, exp, log, sqrt
 from typing import Final
 
 STRETCH_SECONDS: Final = 1_800
@@ -42,10 +41,15 @@ ASSUMED_PAUSE_VARIANCE: Final = 1.0
 DEPARTMENTS_DIFFER: Final = 0.09  # variance of their levels: by a third
 PRACTITIONERS_DIFFER: Final = 0.04  # by a fifth
 DAYS_DIFFER: Final = 0.01  # by a tenth
+PACE_KEPT: Final = 0.9  # of it, from one consultation to the next
 COURSES_DIFFER: Final = 0.005
 PRIOR_VISITS: Final = 30.0
+PRIOR_PAUSES: Final = 10.0
 PRIOR_GROUPS: Final = 4.0
 PRIOR_PAIRS: Final = 2_000.0
+KEPT: Final = 0.995
+"""What a day's sums keep of their weight with every day that follows: half of it for 140 days."""
+SPREAD_MIN: Final = 1e-4  # no two are quite the same
 SWEEPS: Final = 4
 
 
@@ -63,7 +67,7 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Of logarithms: how many, their sum, the sum of their squares."""
+    """How many, their sum, that of their squares: logarithms of services, seconds of pauses."""
 
     n: float = 0.0
     total: float = 0.0
@@ -150,7 +154,7 @@ def counts(visit: Visit) -> bool:
 
 
 def tally(visits: Iterable[Visit], model: "ServiceModel") -> Tally:
-    """One day's. `model` is the one of that morning, which had not seen it: the pace is measured against it."""
+    """One day's. `model` is that morning's, which had not seen it: the pace is measured against it."""
     services: dict[Cell, Sums] = {}
     pauses: dict[Doctor, Sums] = {}
     passes: dict[Doctor, float] = {}
@@ -166,7 +170,7 @@ def tally(visits: Iterable[Visit], model: "ServiceModel") -> Tally:
         if visit.pause_seconds <= PAUSE_SECONDS_MAX:
             passes[doctor] = passes.get(doctor, 0.0) + 1.0
             if visit.pause_seconds >= PAUSE_SECONDS_MIN:
-                pauses[doctor] = pauses.get(doctor, NONE_SEEN) + _one(log(visit.pause_seconds))
+                pauses[doctor] = pauses.get(doctor, NONE_SEEN) + _one(visit.pause_seconds)
     return Tally(
         services,
         pauses,
@@ -233,7 +237,7 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """The logarithm of a time: where it is believed to be, the variance of that belief, and of single times."""
+    """Of a time's logarithm: what it is believed to be, the variance of that belief, that of single times."""
 
     mu: float
     doubt: float
@@ -242,13 +246,11 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What one practitioner's consultations of today have shown: their residuals, added up."""
+    """How much slower than usual (in logarithms) one practitioner is now, as today's consultations show:
+    what is believed, and the variance of that belief as a part of `days_differ` (1: nothing is known)."""
 
-    n: float = 0.0
-    total: float = 0.0
-
-    def after(self, residual: float) -> "Pace":
-        return Pace(self.n + 1.0, self.total + residual)
+    slower: float = 0.0
+    doubt: float = 1.0
 
 
 NO_PACE: Final = Pace()
@@ -284,10 +286,13 @@ class ServiceModel:
         return Level(at.mu, at.doubt + more, at.variance)
 
     def course(self, department_id: str, practitioner_id: str) -> Course:
-        return _nearest(self.courses, department_id, practitioner_id) or FLAT
+        of = self.courses
+        return of.get((department_id, practitioner_id)) or of.get(department_id) or of.get(None) or FLAT
 
     def pause(self, department_id: str, practitioner_id: str) -> Pause:
-        return _nearest(self.pauses, department_id, practitioner_id) or UNSEEN_PAUSE
+        of = self.pauses
+        known = of.get((department_id, practitioner_id)) or of.get(department_id) or of.get(None)
+        return known or UNSEEN_PAUSE
 
     def residual(self, visit: Visit) -> float:
         """By how much the logarithm of its time was above what was expected."""
@@ -295,16 +300,152 @@ class ServiceModel:
         course = self.course(visit.department_id, visit.practitioner_id)
         return log(visit.service_seconds) - level.mu - course[stretch(visit.since_open_seconds)]
 
-    def today(self, pace: Pace, level: Level) -> tuple[float, float]:
-        """How much slower than usual the practitioner is today, in logarithms: mean and variance."""
-        weight = level.variance / self.days_differ
-        return pace.total / (pace.n + weight), level.variance / (pace.n + weight)
-
-
-def _nearest[T](of: Mapping[Doctor | str | None, T], department_id: str, practitioner_id: str) -> T | None:
-    return of.get((department_id, practitioner_id)) or of.get(department_id) or of.get(None)
+    def after(self, pace: Pace, visit: Visit) -> Pace:
+        """The pace once this consultation is over: one step of a Kalman filter (Kalman 1960)."""
+        if not counts(visit):
+            return pace
+        noise = self.level(visit.department_id, visit.practitioner_id, visit.kind).variance / self.days_differ
+        slower = pace.slower * PACE_KEPT
+        doubt = 1.0 - (1.0 - pace.doubt) * PACE_KEPT**2
+        gain = doubt / (doubt + noise)
+        return Pace(slower + gain * (self.residual(visit) - slower), doubt * (1.0 - gain))
 
 
 def learn(seen: Tally) -> ServiceModel:
     """The model of all that was seen."""
-    return ServiceModel()
+    courses: dict[Doctor | str | None, Course] = {}
+    levels = _levels(seen.services, courses)
+    for _ in range(SWEEPS):
+        courses = _courses(seen.services, levels)
+        levels = _levels(seen.services, courses)
+    days = (PRIOR_PAIRS * DAYS_DIFFER + seen.products) / (PRIOR_PAIRS + seen.pairs)
+    return ServiceModel(
+        levels.everywhere,
+        levels.by_kind,
+        levels.by_department,
+        levels.by_doctor,
+        courses,
+        _pauses(seen),
+        levels.practitioners_differ,
+        max(days, SPREAD_MIN),
+    )
+
+
+def _levels(services: Mapping[Cell, Sums], courses: Mapping[Doctor | str | None, Course]) -> ServiceModel:
+    """The levels, when the courses are as given."""
+    by_doctor: dict[tuple[str, str, str], Sums] = {}
+    for (department, practitioner, kind, at), sums in services.items():
+        course = courses.get((department, practitioner), FLAT)[at]
+        flat = Sums(sums.n, sums.total - sums.n * course, _squares_around(sums, course))
+        key = (department, practitioner, kind)
+        by_doctor[key] = by_doctor.get(key, NONE_SEEN) + flat
+    by_department: dict[tuple[str, str], Sums] = {}
+    by_kind: dict[str, Sums] = {}
+    for (department, _, kind), sums in by_doctor.items():
+        by_department[department, kind] = by_department.get((department, kind), NONE_SEEN) + sums
+        by_kind[kind] = by_kind.get(kind, NONE_SEEN) + sums
+    within = _within(by_doctor.values())
+    everywhere = _drawn(sum(by_kind.values(), NONE_SEEN), UNSEEN, within / PRIOR_VISITS, within)
+    # A kind of visit is not like another: it is believed after a few.
+    kinds = {kind: _drawn(sums, everywhere, DEPARTMENTS_DIFFER, within) for kind, sums in by_kind.items()}
+    differ = _differ(((kind, sums) for (_, kind), sums in by_department.items()), within, DEPARTMENTS_DIFFER)
+    departments = {key: _drawn(sums, kinds[key[1]], differ, within) for key, sums in by_department.items()}
+    differ = _differ(
+        (((department, kind), sums) for (department, _, kind), sums in by_doctor.items()),
+        within,
+        PRACTITIONERS_DIFFER,
+    )
+    doctors = {
+        key: _drawn(sums, departments[key[0], key[2]], differ, within) for key, sums in by_doctor.items()
+    }
+    return ServiceModel(everywhere, kinds, departments, doctors, practitioners_differ=differ)
+
+
+def _squares_around(sums: Sums, middle: float) -> float:
+    return sums.squares - 2 * middle * sums.total + sums.n * middle * middle
+
+
+def _within(groups: Iterable[Sums]) -> float:
+    """The variance of single times about their practitioner's own mean."""
+    squares, freedom = PRIOR_VISITS * ASSUMED_VARIANCE, PRIOR_VISITS
+    for sums in groups:
+        if sums.n > 1:
+            squares += _squares_around(sums, sums.total / sums.n)
+            freedom += sums.n - 1
+    return squares / freedom
+
+
+def _drawn(sums: Sums, parent: Level, differ: float, within: float) -> Level:
+    """A group's level, drawn towards its parent's: the mean of a normal posterior, and its variance."""
+    weight = within / differ
+    mu = (sums.total + weight * parent.mu) / (sums.n + weight)
+    doubt = within / (sums.n + weight) + (weight / (sums.n + weight)) ** 2 * parent.doubt
+    own = max(0.0, _squares_around(sums, mu))
+    return Level(mu, doubt, (own + PRIOR_VISITS * parent.variance) / (sums.n + PRIOR_VISITS))
+
+
+def _differ(groups: Iterable[tuple[object, Sums]], within: float, assumed: float) -> float:
+    """The variance between groups that have the same parent (DerSimonian and Laird's moments), beside
+    PRIOR_GROUPS that differ as assumed."""
+    families: dict[object, list[Sums]] = {}
+    for parent, sums in groups:
+        if sums.n > 0:
+            families.setdefault(parent, []).append(sums)
+    found, freedom = 0.0, 0
+    for members in families.values():
+        n = sum(sums.n for sums in members)
+        spare = n - sum(sums.n**2 for sums in members) / n
+        if len(members) < 2 or spare <= 0:
+            continue
+        mean = sum(sums.total for sums in members) / n
+        q = sum(sums.n * (sums.total / sums.n - mean) ** 2 for sums in members)
+        found += (len(members) - 1) * (q - (len(members) - 1) * within) / spare
+        freedom += len(members) - 1
+    return max(SPREAD_MIN, (PRIOR_GROUPS * assumed + max(0.0, found)) / (PRIOR_GROUPS + freedom))
+
+
+def _courses(services: Mapping[Cell, Sums], levels: ServiceModel) -> dict[Doctor | str | None, Course]:
+    """What is left of each stretch when the levels are as given, group by group."""
+    left: dict[Doctor | str | None, list[Sums]] = {}
+    for (department, practitioner, kind, at), sums in services.items():
+        mu = levels.by_doctor[department, practitioner, kind].mu
+        rest = Sums(sums.n, sums.total - sums.n * mu)
+        group: Doctor | str | None
+        for group in (None, department, (department, practitioner)):
+            row = left.setdefault(group, [NONE_SEEN] * STRETCHES)
+            row[at] = row[at] + rest
+    weight = levels.everywhere.variance / COURSES_DIFFER
+    courses: dict[Doctor | str | None, Course] = {}
+    # The bigger groups come first: `left` was filled in that order for each, but not across them.
+    for group in sorted(left, key=lambda group: 0 if group is None else 1 if isinstance(group, str) else 2):
+        parent = None if group is None or isinstance(group, str) else group[0]
+        towards = FLAT if group is None else courses[parent]
+        courses[group] = tuple(
+            (sums.total + weight * before) / (sums.n + weight)
+            for sums, before in zip(left[group], towards, strict=True)
+        )
+    return courses
+
+
+def _pauses(seen: Tally) -> dict[Doctor | str | None, Pause]:
+    groups: dict[Doctor | str | None, tuple[float, Sums]] = {}
+    for (department, practitioner), passes in seen.passes.items():
+        sums = seen.pauses.get((department, practitioner), NONE_SEEN)
+        group: Doctor | str | None
+        for group in (None, department, (department, practitioner)):
+            n, so_far = groups.get(group, (0.0, NONE_SEEN))
+            groups[group] = (n + passes, so_far + sums)
+    pauses: dict[Doctor | str | None, Pause] = {}
+    for group in sorted(groups, key=lambda group: 0 if group is None else 1 if isinstance(group, str) else 2):
+        parent = None if group is None or isinstance(group, str) else group[0]
+        pauses[group] = _pause(*groups[group], UNSEEN_PAUSE if group is None else pauses[parent])
+    return pauses
+
+
+def _pause(passes: float, sums: Sums, towards: Pause) -> Pause:
+    chance = (sums.n + PRIOR_VISITS * towards.chance) / (passes + PRIOR_VISITS)
+    n = sums.n + PRIOR_PAUSES
+    mean = (sums.total + PRIOR_PAUSES * towards.time.mean) / n
+    square = (sums.squares + PRIOR_PAUSES * towards.time.square) / n
+    variance = max(SPREAD_MIN, log(square / mean**2))
+    return Pause(min(1.0, chance), LogNormal(log(mean) - variance / 2, variance))

@@ -64,7 +64,7 @@ _COMMANDS = {code: kind for kind, code in COMMAND_CODES.items()}
 class _Fields:
     """A kind's fields as a tuple, without those at the end that are as by default."""
 
-    __slots__ = ("_defaults", "_get", "_is_one", "_required")
+    __slots__ = ("_defaults", "_get", "_is_one", "_plain", "_required")
 
     def __init__(self, kind: type) -> None:
         found = fields(kind)
@@ -72,9 +72,12 @@ class _Fields:
         self._is_one = len(found) == 1
         self._defaults = [f.default for f in found]
         self._required = sum(f.default is MISSING for f in found)
+        self._plain = tuple(self._defaults[self._required :])
 
     def __call__(self, value: Any) -> tuple[Any, ...]:
         told: tuple[Any, ...] = (self._get(value),) if self._is_one else self._get(value)
+        if told[self._required :] == self._plain:  # nearly always: all at once
+            return told[: self._required]
         n = len(told)
         while n > self._required and told[n - 1] == self._defaults[n - 1]:
             n -= 1

@@ -34,7 +34,7 @@ class Store:
     claims: dict[tuple[int, bytes], Claim] = field(default_factory=dict)
     appointments: dict[bytes, AppointmentRow] = field(default_factory=dict)
     plans: dict[str, Plan] = field(default_factory=dict)  # stream -> what the catalog published
-    shown: dict[str, Plan] = field(default_factory=dict)  # schedule -> its plan, once it was changed
+    shown: dict[str, Plan] = field(default_factory=dict)  # schedule -> its plan, once it is opened
     unfree: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     held_for: dict[bytes, list[object]] = field(default_factory=dict)  # [replaces, wish, changes, by]
     fates: dict[bytes, tuple[str | None, str | None]] = field(default_factory=dict)
@@ -94,6 +94,8 @@ class MemoryJournal:
         store.appointments.update(writes.rows)
         for change in writes.changes.values():
             self._change(change)
+        for key, plan in writes.opened:
+            store.shown[key.schedule_id] = plan
         if writes.more is not None:
             self._write_more(writes.more)
         seq = store.seqs.get(self._shard_id, 0)

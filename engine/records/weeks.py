@@ -325,24 +325,56 @@ async def write_week(
         await announce_change(connection)
 
 
+@dataclass(frozen=True, slots=True)
+class WeekChangeRecord:
+    id: int
+    kind: str  # templates | override
+    day: date | None  # of an override
+    period: str | None
+    before: object
+    after: object
+    note: str
+    by_name: str
+    at: datetime
+
+
+async def week_changes(
+    connection: asyncpg.Connection, practitioner_id: str, before: int | None, limit: int
+) -> list[WeekChangeRecord]:
+    """Latest first. `before` pages on from the last one's id."""
+    rows = await connection.fetch(
+        "select w.id, w.kind, w.day, w.period, w.before::text, w.after::text, w.note, s.name as by_name, w.at"
+        "  from week_change w join staff s on s.id = w.by"
+        " where w.practitioner_id = $1 and ($2::bigint is null or w.id < $2) order by w.id desc limit $3",
+        practitioner_id,
+        before,
+        limit,
+    )
+    return [
+        WeekChangeRecord(
+            row["id"],
+            row["kind"],
+            row["day"],
+            row["period"],
+            orjson.loads(row["before"]),
+            orjson.loads(row["after"]),
+            row["note"],
+            row["by_name"],
+            row["at"],
+        )
+        for row in rows
+    ]
+
+
 async def lock_week(connection: asyncpg.Connection) -> None:
     """One change of the catalog at a time, until the caller's transaction ends."""
     await lock_catalog(connection)
 
 
 def _told(week: Week, override: SessionOverride | None) -> str:
-    told: object
     if override is None:
-        told = [astuple(template) for template in week.templates]
-    else:
-        was = week.overrides.get((override.day, override.period))
-        told = None if was is None else astuple(was)
-    return orjson.dumps(told, default=_plain).decode()
-
-
-def _plain(value: object) -> str:
-    assert isinstance(value, time | date)
-    return value.isoformat()
+        return orjson.dumps(list(week.templates)).decode()
+    return orjson.dumps(week.overrides.get((override.day, override.period))).decode()
 
 
 def _hours(template: SessionTemplate) -> tuple[str, time, time]:

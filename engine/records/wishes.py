@@ -131,12 +131,17 @@ async def wishes_of(pool: asyncpg.Pool, account_id: bytes) -> list[WishRecord]:
     return [_record(row) for row in rows]
 
 
-async def open_wishes(pool: asyncpg.Pool, department_ids: Collection[str] | None = None) -> list[WishRecord]:
-    """All that wait, or those for these departments; the longest-waiting first."""
+async def open_wishes(
+    pool: asyncpg.Pool, department_ids: Collection[str] | None = None, last_by: date | None = None
+) -> list[WishRecord]:
+    """All that wait, or those for these departments, or whose last day is that or earlier; the
+    longest-waiting first."""
     rows = await pool.fetch(
         f"{_WISH} where status in ('waiting', 'offered')"
-        " and ($1::text[] is null or department_id = any ($1)) order by created_at",
+        " and ($1::text[] is null or department_id = any ($1))"
+        " and ($2::text is null or wanted ->> 'to' <= $2) order by created_at",
         None if department_ids is None else list(department_ids),
+        None if last_by is None else last_by.isoformat(),
     )
     return [_record(row) for row in rows]
 

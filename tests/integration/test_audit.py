@@ -169,6 +169,7 @@ async def test_what_is_right_is_found_right(clinic: Clinic) -> None:
         "numbers unique": 6,
         "seats conserved": 20,
         "plans as opened": 2,
+        "seats out of use": 2,
         "claims": 12,
     }
 
@@ -275,6 +276,38 @@ DAMAGE = {
     "another plan than was opened": (
         "update schedule set plan = jsonb_set(plan, '{0,4}', '1') where practitioner_id = 'D'",
         {"plans as opened"},
+    ),
+    "another department": (
+        f"update appointment set department_id = 'dept1' where id = '{ONE}'",
+        {"appointments as replayed"},
+    ),
+    "another channel": (
+        f"update appointment set channel = 2 where id = '{ONE}'",
+        {"appointments as replayed"},
+    ),
+    "a fate that nobody decided on": (
+        f"update appointment set fate = 'refunded' where id = '{ONE}'",
+        {"appointments as replayed"},
+    ),
+    "a successor from nowhere": (
+        f"update appointment set successor = '{UUID(int=2)}' where id = '{ONE}'",
+        {"appointments as replayed"},
+    ),
+    "replaces what it does not": (
+        f"update appointment set replaces = '{UUID(int=2)}' where id = '{ONE}'",
+        {"appointments as replayed"},
+    ),
+    "booked by somebody else": (
+        f"update appointment set booked_by = 'staff:1' where id = '{ONE}'",
+        {"appointments as replayed"},
+    ),
+    "a seat that is out of use and is not": (
+        "update schedule set unfree = '{\"0800\": [2]}' where practitioner_id = 'D'",
+        {"seats out of use"},
+    ),
+    "a change that nobody made": (
+        f"insert into claim select 3, uuid_send('{ONE}'), '{UUID(int=2)}', null",
+        {"claims"},
     ),
     "a day that nobody knows is open": (
         "update schedule set opened = false where practitioner_id = 'D'",

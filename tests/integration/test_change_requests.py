@@ -89,6 +89,8 @@ async def test_one_that_is_being_carried_out_can_be_ended_and_not_rejected(
     assert not await records.reject(connection, asked.id, two, "不必", NOW)
     assert await records.claim(connection, asked.id, two, "好", NOW)
     await records.give_back(connection, asked.id, one)  # it is no longer theirs to give
+    taken = await records.request_of(connection, asked.id)
+    assert taken is not None and (taken.status, taken.decided_by) == ("executing", two)
     await records.done(connection, asked.id, two, "好", NOW)
     found = await records.request_of(connection, asked.id)
     assert found is not None and (found.status, found.decided_by) == ("approved", two)

@@ -159,6 +159,11 @@ def clock(slot: Json) -> str:
     return f"{datetime.fromisoformat(slot['start']):%H:%M}"
 
 
+def test_no_two_models_have_one_name(hospital: Hospital) -> None:
+    """They would rename each other in the document, and in every client that is made of it."""
+    assert not [name for name in hospital.document["components"]["schemas"] if "__" in name]
+
+
 # Looking.
 
 
@@ -485,6 +490,45 @@ def _is_away(hospital: Hospital, day: Day, substitute: str) -> bool:
     )
 
 
+def test_a_doctor_changes_the_own_day(hospital: Hospital) -> None:
+    doctor = Colleague(hospital, "demo-doctor")
+    mine = next(
+        row for row in hospital.schedules if row["practitioner_id"] == "D0001" and row["id"] not in USED
+    )
+    USED.add(mine["id"])
+    period = mine["sessions"][0]["period"]
+    slot = hospital.slots(mine["id"])[0]
+    booked(hospital, slot["id"])
+    doctor.change(mine["id"], "extra-seats", slot=clock(slot), count=1, channel="doctor").good()
+    doctor.change(mine["id"], "capacity", period=period, delta=1).good()
+    sheet = doctor.sheet(mine["id"])
+    assert (sheet["revised_by"], sheet["revision"]) == ("演示医生", 2)
+    assert sheet["appointments"][0]["patient_name"] == "测试者"
+    asked = doctor.change(mine["id"], "suspend", period=period, reason="leave").good(202)
+    assert (asked["status"], asked["role"]) == ("pending", "manager")
+
+
+def test_nobody_is_added_where_they_cannot_be(hospital: Hospital, desk: Colleague) -> None:
+    one = day_of(hospital, lambda row: row["sessions"][0]["period"] == "morning")
+    two = day_of(
+        hospital,
+        lambda row: (
+            row["date"] == one.row["date"]
+            and row["sessions"][0]["period"] == "morning"
+            and row["sessions"][0]["department_id"] != one.session["department_id"]
+        ),
+    )
+    person, _ = booked(hospital, one.slots[0]["id"])
+    body = {"slot": clock(one.slots[0]), "patient_id": person.patient_id}
+    assert clock(one.slots[0]) in {clock(slot) for slot in two.slots}
+    desk.change(two.id, "extra-patient", **body).problem(409, "time_conflict")
+    # Nothing was done: no seat, no revision.
+    sheet = desk.sheet(two.id)
+    assert (sheet["revision"], sheet["appointments"]) == (0, [])
+    stranger = {**body, "account_id": str(uuid4()), "slot": clock(two.slots[1])}
+    desk.change(two.id, "extra-patient", **stranger).problem(403, "not_eligible")
+
+
 # Two desks.
 
 
@@ -701,6 +745,12 @@ def test_a_week_is_foreseen_changed_and_followed(
     first = manager.put(path, back, key).good()
     assert first["week"]["revision"] == week["revision"]
     assert manager.put(path, back, key).good()["week"]["templates"] == week["templates"]
+    told = manager.get(f"{path}/history?limit=1").good()
+    (last,) = told["changes"]
+    assert (last["by_name"], last["kind"]) == ("演示门诊部主任", "templates")
+    (first_change,) = manager.get(f"{path}/history?before={told['before']}").good()["changes"]
+    assert (first_change["by_name"], first_change["note"]) == ("演示窗口", "每节多一个号")
+    assert first_change["after"] == last["before"] and first_change["before"] == last["after"]
 
 
 def test_a_week_that_cannot_be_is_refused_with_every_fault(manager: Colleague) -> None:
@@ -735,7 +785,7 @@ def test_a_week_that_cannot_be_is_refused_with_every_fault(manager: Colleague) -
     manager.get("practitioners/D9999/templates").problem(404, "no_such_practitioner")
 
 
-def test_one_date_is_closed_and_opened_again(hospital: Hospital, manager: Colleague) -> None:
+def test_one_date_is_closed_and_opened_again(hospital: Hospital, desk: Colleague, manager: Colleague) -> None:
     day = day_of(hospital, lambda row: row["sessions"][0]["period"] == "morning")
     who = day.row["practitioner_id"]
     path = f"practitioners/{who}/overrides/{day.row['date']}/morning"
@@ -748,6 +798,7 @@ def test_one_date_is_closed_and_opened_again(hospital: Hospital, manager: Collea
         lambda: hospital.get(f"/api/v1/schedules/{day.id}/slots").status == 404, SEEN_SECONDS_MAX, "withdrawn"
     )
     assert manager.sheet(day.id)["sessions"] == []
+    hospital.person().hold(day.slots[0]["id"]).problem(404, "no_such_schedule")
     both = {"revision": done["week"]["revision"], "closed": True, "capacity": 3}
     told = manager.put(path, both).problem(422, "invalid_week")
     assert told["errors"][0]["code"] == "closed_with_hours"
@@ -759,8 +810,11 @@ def test_one_date_is_closed_and_opened_again(hospital: Hospital, manager: Collea
     yesterday = datetime.now(ZONE).date() - timedelta(days=1)
     past = f"practitioners/{who}/overrides/{yesterday}/morning"
     manager.put(past, {"revision": done["week"]["revision"], "closed": True}).problem(409, "in_the_past")
-    back = manager.put(path, {"revision": done["week"]["revision"]}).good()
-    assert [(x["schedule_id"], x["effect"]) for x in back["days"]] == [(day.id, "added")]
+    # The desk asks for consent to have it as in the week again.
+    waits = desk.put(path, {"revision": done["week"]["revision"]}).good(202)
+    decision = f"change-requests/{waits['request_id']}/decision"
+    manager.post(decision, {"decision": "approve", "reason": "好"}).good()
+    assert manager.get(f"practitioners/{who}/templates").good()["revision"] == revision
     assert slots_of(manager.sheet(day.id))[0]["capacity"] == day.slots[0]["capacity"]
 
 

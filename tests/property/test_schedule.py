@@ -380,7 +380,9 @@ class Day(RuleBasedStateMachine):
                 )
                 assert limit is not None and taken >= limit
             elif reason in (Reason.SLOT_FULL, Reason.NOT_RELEASED):
-                assert not free - contested and len(contested) <= waiting, f"refused with {free} free"
+                groups = any(len(w.patient_ids) > 1 and not w.offered for w in self.schedule.wishes.values())
+                assert not free - contested, f"refused with {free} free"
+                assert groups or len(contested) <= waiting, f"refused with {free} free"
                 assert waiting or not mine or self.policy.terms or slot.session.shares
             else:
                 assert reason in (

@@ -19,12 +19,13 @@ import orjson
 from actors.host import Host, Rules
 from actors.shard import Shard
 from engine.domain import schedule as s
+from engine.domain.claims import Scope
 from engine.domain.eligibility import NOBODY, DepartmentRule, Facts
 from engine.domain.ids import ScheduleKey
 from engine.domain.limits import BATCH_COMMANDS_MAX
-from engine.domain.planning import Plan, PlannedSlot, Session, plan_as_data
+from engine.domain.planning import Plan, PlannedSlot, Session, plan_as_data, plan_from_data
 from engine.domain.policy import Policy
-from engine.domain.refusal import Refusal
+from engine.domain.seats import number_of, plan_of
 from engine.journal.codec import Ask, pack_asks, unpack_event, unpack_replies
 from engine.journal.group_commit import Flushed, GroupCommit, Work
 from engine.journal.journal import Entry, Journal
@@ -117,6 +118,8 @@ class MemoryReads:
     now: Callable[[], int]
     people: dict[bytes, Person] = field(default_factory=dict)
     departments: dict[str, DepartmentRule] = field(default_factory=dict)
+    waiting: set[str] = field(default_factory=set)
+    """Schedules that somebody waits at: of these PostgreSQL has a table, and this store has none."""
 
     async def facts(self, questions: list[Question]) -> list[Facts]:
         await asyncio.sleep(0)  # a query gives others the floor
@@ -150,6 +153,8 @@ class MemoryReads:
         for row in self.store.appointments.values():
             if row.status == s.Status.PENDING:
                 ends[row.schedule_id] = min(row.hold_until, ends.get(row.schedule_id, row.hold_until))
+        ends |= dict.fromkeys((id_ for id_, slots in self.store.unfree.items() if slots), 0)
+        ends |= dict.fromkeys(self.waiting, 0)
         keys = ((ScheduleKey.of_schedule(schedule_id), at) for schedule_id, at in ends.items())
         return [(key.stream, at) for key, at in keys if key is not None]
 
@@ -204,6 +209,12 @@ class Shown:
     patient_id: bytes
     status: int
     reason: str | None
+    starts_at: int = 0
+    replaces: bytes = b""
+    wish_id: bytes = b""
+    changes: int = 0
+    successor: bytes = b""
+    fate: str = ""
 
 
 ClaimKey = tuple[int, bytes]
@@ -225,6 +236,9 @@ class World(Protocol):
     async def appointments(self) -> dict[bytes, Shown]: ...
     async def claims(self) -> dict[ClaimKey, bytes]: ...
     async def events(self, shard_id: int) -> list[Written]: ...
+    async def days(self) -> dict[str, tuple[Plan, dict[str, list[int]]]]:
+        """Opened schedules: the plan that is shown, and the seats that are blocked or cooling."""
+
     async def opened(self, key: ScheduleKey) -> bool | None:
         """None: this store keeps no such thing."""
 
@@ -235,6 +249,7 @@ class MemoryWorld:
         self.store = Store()
         self.people: dict[bytes, Person] = {}
         self.departments: dict[str, DepartmentRule] = {}
+        self.waiting: set[str] = set()
 
     async def publish(self, key: ScheduleKey, plan: Plan) -> None:
         self.store.plans[key.stream] = plan
@@ -248,15 +263,23 @@ class MemoryWorld:
         return MemoryJournal(self.store, shard_id, self.clock)
 
     async def reads(self) -> MemoryReads:
-        return MemoryReads(self.store, self.clock, self.people, self.departments)
+        return MemoryReads(self.store, self.clock, self.people, self.departments, self.waiting)
 
     async def appointments(self) -> dict[bytes, Shown]:
-        return {
-            row.id: Shown(
-                row.schedule_id, row.slot_id, row.seat, row.number, row.patient_id, row.status, row.reason
-            )
-            for row in self.store.appointments.values()
-        }
+        store = self.store
+        found = {}
+        for row in store.appointments.values():
+            replaces, wish_id, changes, _ = store.held_for.get(row.id, (None, None, 0, ""))
+            fate, successor = store.fates.get(row.id, (None, None))
+            found[row.id] = Shown(
+                row.schedule_id, row.slot_id, row.seat, row.number, row.patient_id, row.status, row.reason,
+                row.starts_at, unhex(replaces), unhex(wish_id), int(changes),
+                unhex(store.successors.get(row.id) or successor), fate or "",
+            )  # fmt: skip
+        return found
+
+    async def days(self) -> dict[str, tuple[Plan, dict[str, list[int]]]]:
+        return {id_: (plan, self.store.unfree.get(id_, {})) for id_, plan in self.store.shown.items()}
 
     async def claims(self) -> dict[ClaimKey, bytes]:
         return {key: claim.owner for key, claim in self.store.claims.items()}
@@ -352,9 +375,18 @@ class PostgresWorld:
                 row["patient_id"].bytes,
                 row["status"],
                 row["reason"],
+                round(row["starts_at"].timestamp() * 1000),
+                *(b"" if row[name] is None else row[name].bytes for name in ("replaces", "wish_id")),
+                row["changes"],
+                b"" if row["successor"] is None else row["successor"].bytes,
+                row["fate"] or "",
             )
             for row in rows
         }
+
+    async def days(self) -> dict[str, tuple[Plan, dict[str, list[int]]]]:
+        rows = await (await self.pool()).fetch("select id, plan, unfree from schedule where opened")
+        return {r["id"]: (plan_from_data(orjson.loads(r["plan"])), orjson.loads(r["unfree"])) for r in rows}
 
     async def claims(self) -> dict[ClaimKey, bytes]:
         rows = await (await self.pool()).fetch("select scope, key, owner from claim")
@@ -508,7 +540,18 @@ def tell(schedule: s.Schedule) -> Any:
     """A state as plain data, so that two can be compared and a difference read."""
     return (
         {
-            clock: (slot.starts_at, slot.capacity, slot.first_number, bin(slot.taken), bin(slot.blocked))
+            clock: (
+                slot.starts_at,
+                slot.capacity,
+                slot.first_number,
+                bin(slot.taken),
+                bin(slot.blocked),
+                bin(slot.cooling),
+                slot.masks,
+                slot.added,
+                slot.formerly,
+                slot.session,
+            )  # fmt: skip
             for clock, slot in schedule.slots.items()
         },
         {
@@ -524,7 +567,8 @@ def tell(schedule: s.Schedule) -> Any:
         dict(schedule.changes),
         dict(schedule.cooling),
         dict(schedule.wishes),
-        (schedule.revision, dict(schedule.commands)),
+        set(schedule.wishes_ended),
+        (schedule.revision, schedule.revised_by, dict(schedule.commands)),
     )
 
 
@@ -544,7 +588,11 @@ async def audit(world: World, hosts: Sequence[Host], shard_ids: Sequence[int]) -
     shown = await world.appointments()
     claims = await world.claims()
     claimed: dict[ClaimKey, bytes] = {}
-    told: dict[bytes, tuple[str, str, int, bytes, int, str]] = {}
+    states = {a: (host, x) for host in hosts for a, x in host.state.appointments.items()}
+    told: dict[bytes, tuple[object, ...]] = {}
+    days = await world.days()
+    waived: set[tuple[ClaimKey, bytes]] = set()
+    """What a number may have that is held for a change: the old one may have passed it on already."""
     for host in hosts:
         assert host.unsettled == 0, f"{host.key}: {host.unsettled} works are not settled"
         history = histories.get(host.key.stream, [])
@@ -556,31 +604,62 @@ async def audit(world: World, hosts: Sequence[Host], shard_ids: Sequence[int]) -
         for clock, slot in host.state.slots.items():
             assert slot.taken.bit_count() <= slot.capacity, f"{host.key} {clock}: overbooked"
         for appointment_id, a in host.state.appointments.items():
+            slot = host.state.slots[a.clock]
             told[appointment_id] = (
                 host.key.schedule_id,
                 host.key.slot_id(a.clock),
                 a.seat,
+                number_of(slot, a.seat),
                 a.patient_id,
                 int(a.status),
                 a.reason,
+                slot.starts_at,
+                a.replaces,
+                a.wish_id,
+                a.changes,
+                a.successor,
+                a.fate,
             )
+            if a.status is s.Status.PENDING and a.waives:
+                wanted = s.claims_wanted(slot, a.patient_id, appointment_id, host.key.day, None)
+                waived |= {((c.scope, c.key), appointment_id) for c in wanted}
+            away = a.replaces and a.replaces not in host.state.appointments
+            given_up = s.SeatBooked(appointment_id) not in history and a.status is s.Status.CANCELLED
+            if away and given_up:
+                claimed[Scope.MOVE, appointment_id] = appointment_id
+            successor = states.get(a.successor)
+            on_its_way = successor is not None and successor[1].status is s.Status.PENDING
+            if a.reason == "changed" and on_its_way:
+                claimed[Scope.MOVE, a.successor] = appointment_id
             if a.status <= s.Status.FULFILLED:
                 for claim in s.claims_of(host.state, appointment_id, host.key.day):
                     # One that has ended may have given way to somebody else's.
                     ended = a.status is s.Status.PENDING and a.hold_until <= world.clock()
+                    # And one whose session has moved may find somebody else's at its new time.
+                    ended |= bool(slot.formerly) and claim.scope is Scope.PATIENT_TIME
                     if not (ended and claims.get((claim.scope, claim.key)) != appointment_id):
                         assert (claim.scope, claim.key) not in claimed, "two appointments have one claim"
                         claimed[claim.scope, claim.key] = appointment_id
+        day = days[host.key.schedule_id]
+        assert day == (plan_of(host.state.slots), s.unfree(host.state)), f"{host.key}: another day is shown"
     projected = {
-        a: (x.schedule_id, x.slot_id, x.seat, x.patient_id, x.status, x.reason or "")
+        a: (
+            x.schedule_id, x.slot_id, x.seat, x.number, x.patient_id, x.status, x.reason or "", x.starts_at,
+            x.replaces, x.wish_id, x.changes, x.successor, x.fate,
+        )
         for a, x in shown.items()
-    }
+    }  # fmt: skip
     assert projected == told, "the projection is not what the actors know"
+    claims = {key: owner for key, owner in claims.items() if key in claimed or (key, owner) not in waived}
     assert claims == claimed, "the claims are not those of the active appointments"
 
 
 def entry(key: ScheduleKey, event: s.Event, version: int, at: int, **more: Any) -> Entry:
     return Entry(key.stream, event, at, version=version, **more)
+
+
+def unhex(told: object) -> bytes:
+    return bytes.fromhex(str(told)) if told else b""
 
 
 def uuid_of(value: bytes) -> UUID:

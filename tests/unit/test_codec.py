@@ -1,6 +1,7 @@
 """Bytes that others have written must be read for ever."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass, fields, replace
 
 import msgpack
 import pytest
@@ -8,15 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.domain import schedule as s
-from engine.domain.planning import PlannedSlot, Session, plan_as_data, plan_from_data
+from engine.domain.planning import Plan, PlannedSlot, Session, Share, Stage, plan_as_data, plan_from_data
 from engine.domain.refusal import Reason, Refusal
 from engine.journal import codec
 
 ids = st.binary(min_size=16, max_size=16)
 times = st.integers(0, 2**53)
 texts = st.text(max_size=20)
-slots = st.builds(PlannedSlot, texts, times, st.integers(1, 9_999))
-slot_lists = st.lists(slots, max_size=4).map(tuple)
+
+
+def several(of: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
+    return st.lists(of, max_size=3).map(tuple)
+
+
+runs = several(st.tuples(st.integers(0, 3), st.integers(1, 9)))
+slots = st.builds(PlannedSlot, texts, times, st.integers(1, 9_999), runs)
+shares = st.builds(Share, texts, several(st.builds(Stage, times, st.integers(0, 255))))
 sessions = st.builds(
     Session,
     texts,
@@ -24,22 +32,43 @@ sessions = st.builds(
     texts,
     st.none() | texts,
     st.integers(0, 10**6),
-    st.lists(slots, max_size=4).map(tuple),
+    several(slots),
+    several(shares),
+    st.sampled_from(["open", "paused", "suspended"]),
+    st.none() | texts,
 )
-events = st.one_of(
-    st.builds(s.ScheduleOpened, st.lists(sessions, max_size=3).map(tuple)),
-    st.builds(s.SeatHeld, ids, texts, st.integers(0, 9_999), ids, ids, times),
-    st.builds(s.SeatBooked, ids),
-    st.builds(s.SeatReleased, ids, st.sampled_from(["cancelled", "expired", "lost_claim"])),
-)
-commands = st.one_of(
-    st.builds(s.HoldSeat, ids, texts, ids, ids, st.integers(0, 3600)),
-    st.builds(s.ConfirmAppointment, ids, ids),
-    st.builds(s.CancelAppointment, ids, ids),
-)
+BY_TYPE: dict[object, st.SearchStrategy[object]] = {
+    bytes: ids,
+    str: texts,
+    str | None: st.none() | texts,
+    int: times,
+    bool: st.booleans(),
+    Session: sessions,
+    Plan: several(sessions),
+    tuple[bytes, ...]: several(ids),
+    tuple[str, ...]: several(texts),
+    tuple[int, ...]: several(times),
+    tuple[tuple[bytes, bytes], ...]: several(st.tuples(ids, ids)),
+    tuple[tuple[str, str, int], ...]: several(st.tuples(texts, texts, times)),
+}
+
+
+def any_of(kinds: Iterable[type]) -> st.SearchStrategy[object]:
+    """Every field with every value of its type."""
+    return st.one_of(st.builds(kind, *(BY_TYPE[f.type] for f in fields(kind))) for kind in kinds)
+
+
+events = any_of(codec.EVENT_CODES)
+commands = any_of(codec.COMMAND_CODES)
 details = st.dictionaries(texts, st.none() | texts | st.integers(-(2**53), 2**53), max_size=3)
+answers = st.builds(
+    s.Answer, ids, texts, st.integers(0, 9_999), times, st.sampled_from([1, 2, 3, 4, 5, 6, 7])
+)
 replies = st.one_of(
-    st.builds(s.Answer, ids, texts, st.integers(0, 9_999), times, st.sampled_from([1, 2, 3, 4, 5, 6, 7])),
+    answers,
+    st.builds(s.Many, several(answers)),
+    st.builds(s.Revised, times, st.none() | answers),
+    st.builds(s.Waiting, ids, times, times),
     st.builds(Refusal, st.sampled_from(Reason), details),
 )
 
@@ -55,8 +84,8 @@ def test_a_gateways_batch_reads_back(asks: list[codec.Ask]) -> None:
 
 
 @given(st.lists(replies, max_size=8))
-def test_a_shards_replies_read_back_in_order(answers: list[s.Answer | Refusal]) -> None:
-    assert codec.unpack_replies(codec.pack_replies(answers)) == answers
+def test_a_shards_replies_read_back_in_order(told: list[s.Reply | Refusal]) -> None:
+    assert codec.unpack_replies(codec.pack_replies(told)) == told
 
 
 @given(st.lists(sessions, max_size=3).map(tuple))
@@ -80,6 +109,19 @@ PLAN = (
         (PlannedSlot("0800", 1_795_478_400_000, 2), PlannedSlot("0830", 1_795_480_200_000, 3)),
     ),
 )
+T = 1_795_478_400_000
+EXTRA = Session(
+    "morning",
+    "0304",
+    "expert",
+    None,
+    5000,
+    (PlannedSlot("0800", T, 2, ((0, 1), (1, 1))),),
+    (Share("window", (Stage(0, 2), Stage(T, 255))), Share("", (Stage(0, 255),))),
+    "paused",
+    "D0002",
+)
+NIGHT = Session("night", "0304", "expert", "r1", 100, (PlannedSlot("1900", T, 1),))
 
 # What lies in journals out there. A line may be added; a line that is here never changes.
 GOLDEN_EVENTS = [
@@ -109,6 +151,140 @@ GOLDEN_EVENTS = [
         ("92c410000102030405060708090a0b0c0d0e0fa765787069726564"),
         s.SeatReleased(A, "expired"),
     ),
+    (
+        2,
+        (
+            "9dc410000102030405060708090a0b0c0d0e0fa43038303000c410101112131415161718191a1b1c1d1e1fc410"
+            "202122232425262728292a2b2c2d2e2fcf000001a20ada2c000201a773746166663a31c4102021222324252627"
+            "28292a2b2c2d2e2f0301c410101112131415161718191a1b1c1d1e1f"
+        ),
+        s.SeatHeld(A, "0800", 0, P, B, T, 2, 1, "staff:1", B, 3, 1, P),
+    ),
+    (
+        3,
+        ("92c410000102030405060708090a0b0c0d0e0fa773746166663a31"),
+        s.SeatBooked(A, "staff:1"),
+    ),
+    (
+        4,
+        (
+            "97c410000102030405060708090a0b0c0d0e0fa76368616e676564a773746166663a31a3696c6ccf000001a20a"
+            "da2c00c410202122232425262728292a2b2c2d2e2f03"
+        ),
+        s.SeatReleased(A, "changed", "staff:1", "ill", T, B, 3),
+    ),
+    (
+        5,
+        ("92c410000102030405060708090a0b0c0d0e0f02"),
+        s.SeatRestored(A, 2),
+    ),
+    (
+        6,
+        ("92a430383030920002"),
+        s.CoolingEnded("0800", (0, 2)),
+    ),
+    (
+        7,
+        ("93c410000102030405060708090a0b0c0d0e0fa773746166663a31a3776879"),
+        s.ScheduleRevised(A, "staff:1", "why"),
+    ),
+    (
+        8,
+        (
+            "9199a76d6f726e696e67a430333034a6657870657274c0cd13889194a430383030cf000001a20ada2c00029292"
+            "00019201019292a677696e646f779292000292cf000001a20ada2c00ccff92a0919200ccffa6706175736564a5"
+            "4430303032"
+        ),
+        s.SessionOpened(EXTRA),
+    ),
+    (
+        8,
+        ("9196a56e69676874a430333034a6657870657274a27231649193a431393030cf000001a20ada2c0001"),
+        s.SessionOpened(NIGHT),
+    ),
+    (
+        9,
+        ("94a4303830300220a56164646564"),
+        s.SeatsAdded("0800", 2, 32, "added"),
+    ),
+    (
+        9,
+        ("93a4303830300200"),
+        s.SeatsAdded("0800", 2, 0),
+    ),
+    (
+        10,
+        ("92a4303830309101"),
+        s.SeatsBlocked("0800", (1,)),
+    ),
+    (
+        11,
+        ("92a4303830309101"),
+        s.SeatsUnblocked("0800", (1,)),
+    ),
+    (
+        12,
+        ("93a76d6f726e696e679193a430383030a430383330cf000001a20ada2c00a27232"),
+        s.SessionMoved("morning", (("0800", "0830", T),), "r2"),
+    ),
+    (
+        12,
+        ("93a76d6f726e696e6790c0"),
+        s.SessionMoved("morning", (), None),
+    ),
+    (
+        13,
+        ("93a76d6f726e696e67a973757370656e646564a3696c6c"),
+        s.SessionStatusSet("morning", "suspended", "ill"),
+    ),
+    (
+        14,
+        ("92a76d6f726e696e67c0"),
+        s.SessionSubstituted("morning", None),
+    ),
+    (
+        15,
+        ("92c410000102030405060708090a0b0c0d0e0fc2"),
+        s.SubstituteAnswered(A, False),
+    ),
+    (
+        16,
+        ("93c410000102030405060708090a0b0c0d0e0fa76f666665726564c410202122232425262728292a2b2c2d2e2f"),
+        s.FateDecided(A, "offered", B),
+    ),
+    (
+        16,
+        ("92c410000102030405060708090a0b0c0d0e0fa8726566756e646564"),
+        s.FateDecided(A, "refunded"),
+    ),
+    (
+        17,
+        ("93c410000102030405060708090a0b0c0d0e0f06a773746166663a31"),
+        s.AttendanceRecorded(A, 6, "staff:1"),
+    ),
+    (
+        18,
+        (
+            "9bc410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2f91c4101011121314"
+            "15161718191a1b1c1d1e1f91a43038303001cf000001a20ada2c00cf000001a20ada2c00c41010111213141516"
+            "1718191a1b1c1d1e1fc410202122232425262728292a2b2c2d2e2f0301"
+        ),
+        s.WishAdded(A, B, (P,), ("0800",), 1, T, T, P, B, 3, 1),
+    ),
+    (
+        18,
+        (
+            "98c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2f91c4101011121314"
+            "15161718191a1b1c1d1e1f9000cf000001a20ada2c00cf000001a20ada2c00c410101112131415161718191a1b"
+            "1c1d1e1f"
+        ),
+        s.WishAdded(A, B, (P,), (), 0, T, T, P),
+    ),
+    (
+        19,
+        ("92c410000102030405060708090a0b0c0d0e0fa36d6574"),
+        s.WishEnded(A, "met"),
+    ),
 ]
 GOLDEN_COMMANDS = [
     (
@@ -133,6 +309,143 @@ GOLDEN_COMMANDS = [
         ),
         ("schedule/D1/2026-11-24", 1, s.CancelAppointment(A, B)),
     ),
+    (
+        (
+            "9194a17301019bc410000102030405060708090a0b0c0d0e0fa430383030c410101112131415161718191a1b1c"
+            "1d1e1fc410202122232425262728292a2b2c2d2e2fcd03840201a773746166663a31c410202122232425262728"
+            "292a2b2c2d2e2f0301"
+        ),
+        ("s", 1, s.HoldSeat(A, "0800", P, B, 900, 2, 1, "staff:1", B, 3, 1)),
+    ),
+    (
+        (
+            "9194a173010293c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2fa773"
+            "746166663a31"
+        ),
+        ("s", 1, s.ConfirmAppointment(A, B, "staff:1")),
+    ),
+    (
+        (
+            "9194a173010394c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2fa773"
+            "746166663a31a3696c6c"
+        ),
+        ("s", 1, s.CancelAppointment(A, B, "staff:1", "ill")),
+    ),
+    (
+        (
+            "9194a1730104979292c410000102030405060708090a0b0c0d0e0fc410101112131415161718191a1b1c1d1e1f"
+            "92c410202122232425262728292a2b2c2d2e2fc410000102030405060708090a0b0c0d0e0fa430383030c41020"
+            "2122232425262728292a2b2c2d2e2fcd03840201a773746166663a31"
+        ),
+        ("s", 1, s.HoldGroup(((A, P), (B, A)), "0800", B, 900, 2, 1, "staff:1")),
+    ),
+    (
+        (
+            "9194a1730104939192c410000102030405060708090a0b0c0d0e0fc410101112131415161718191a1b1c1d1e1f"
+            "a430383030c410202122232425262728292a2b2c2d2e2f"
+        ),
+        ("s", 1, s.HoldGroup(((A, P),), "0800", B)),
+    ),
+    (
+        (
+            "9194a173010597c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2fc410"
+            "101112131415161718191a1b1c1d1e1fa430333034c3cf000001a20ada2c00a773746166663a31"
+        ),
+        ("s", 1, s.LeaveFor(A, B, P, "0304", True, T, "staff:1")),
+    ),
+    (
+        ("9194a173010692c410000102030405060708090a0b0c0d0e0fc3"),
+        ("s", 1, s.SettleChange(A, True)),
+    ),
+    (
+        (
+            "9194a17301079bc410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2f91c4"
+            "10101112131415161718191a1b1c1d1e1f91a43038303001cf000001a20ada2c00cf000001a20ada2c00c41010"
+            "1112131415161718191a1b1c1d1e1fc410202122232425262728292a2b2c2d2e2f0301"
+        ),
+        ("s", 1, s.JoinWaitlist(A, B, (P,), ("0800",), 1, T, T, P, B, 3, 1)),
+    ),
+    (
+        ("9194a173010892c410000102030405060708090a0b0c0d0e0fa977697468647261776e"),
+        ("s", 1, s.LeaveWaitlist(A, "withdrawn")),
+    ),
+    (
+        ("9194a173010993c410000102030405060708090a0b0c0d0e0f03a773746166663a31"),
+        ("s", 1, s.RecordAttendance(A, 3, "staff:1")),
+    ),
+    (
+        (
+            "9194a173010a95c410000102030405060708090a0b0c0d0e0fffa773746166663a31a377687999a76d6f726e69"
+            "6e67a430333034a6657870657274c0cd13889194a430383030cf000001a20ada2c0002929200019201019292a6"
+            "77696e646f779292000292cf000001a20ada2c00ccff92a0919200ccffa6706175736564a54430303032"
+        ),
+        ("s", 1, s.OpenSession(A, -1, "staff:1", "why", EXTRA)),
+    ),
+    (
+        ("9194a173010b97c410000102030405060708090a0b0c0d0e0f02a773746166663a31a3776879a76d6f726e696e67a0ff"),
+        ("s", 1, s.ChangeCapacity(A, 2, "staff:1", "why", "morning", "", -1)),
+    ),
+    (
+        ("9194a173010c97c410000102030405060708090a0b0c0d0e0f02a773746166663a31a3776879a4303830300320"),
+        ("s", 1, s.AddSeats(A, 2, "staff:1", "why", "0800", 3, 32)),
+    ),
+    (
+        (
+            "9194a173010d99c410000102030405060708090a0b0c0d0e0f02a773746166663a31a3776879a430383030c410"
+            "202122232425262728292a2b2c2d2e2fc410101112131415161718191a1b1c1d1e1fc410000102030405060708"
+            "090a0b0c0d0e0f01"
+        ),
+        ("s", 1, s.AddPatient(A, 2, "staff:1", "why", "0800", B, P, A, 1)),
+    ),
+    (
+        (
+            "9194a173010e97c410000102030405060708090a0b0c0d0e0f02a773746166663a31a3776879a76d6f726e696e"
+            "679193a430383030a430383330cf000001a20ada2c00c0"
+        ),
+        ("s", 1, s.MoveSession(A, 2, "staff:1", "why", "morning", (("0800", "0830", T),), None)),
+    ),
+    (
+        (
+            "9194a173010f97c410000102030405060708090a0b0c0d0e0f02a773746166663a31a3776879a76d6f726e696e"
+            "67a6706175736564a3696c6c"
+        ),
+        ("s", 1, s.SetSessionStatus(A, 2, "staff:1", "why", "morning", "paused", "ill")),
+    ),
+    (
+        (
+            "9194a173011096c410000102030405060708090a0b0c0d0e0f02a773746166663a31a3776879a76d6f726e696e"
+            "67a54430303032"
+        ),
+        ("s", 1, s.SubstituteSession(A, 2, "staff:1", "why", "morning", "D0002")),
+    ),
+    (
+        ("9194a173011193c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2fc3"),
+        ("s", 1, s.AnswerSubstitute(A, B, True)),
+    ),
+    (
+        (
+            "9194a173011293c410000102030405060708090a0b0c0d0e0faa776169746c6973746564c41020212223242526"
+            "2728292a2b2c2d2e2f"
+        ),
+        ("s", 1, s.DecideFate(A, "waitlisted", B)),
+    ),
+]
+GOLDEN_REPLIES = [
+    (
+        ("91920095c410000102030405060708090a0b0c0d0e0fa43038303003cf000001a20ada2c0002"),
+        s.Answer(A, "0800", 3, T, 2),
+    ),
+    (("919301aa62656c6f775f736f6c6481a4736f6c6402"), Refusal(Reason.BELOW_SOLD, {"sold": 2})),
+    (
+        ("9192029195c410000102030405060708090a0b0c0d0e0fa43038303003cf000001a20ada2c0001"),
+        s.Many((s.Answer(A, "0800", 3, T, 1),)),
+    ),
+    (("91930307c0"), s.Revised(7)),
+    (
+        ("9193030795c410000102030405060708090a0b0c0d0e0fa43038303003cf000001a20ada2c0002"),
+        s.Revised(7, s.Answer(A, "0800", 3, T, 2)),
+    ),
+    (("91920493c410000102030405060708090a0b0c0d0e0f0102"), s.Waiting(A, 1, 2)),
 ]
 
 
@@ -154,6 +467,28 @@ def test_the_bytes_of_each_command_are_pinned(data: str, ask: codec.Ask) -> None
     """Gateways and shards of two releases talk to each other while an upgrade rolls."""
     assert codec.pack_asks([ask]).hex() == data
     assert codec.unpack_asks(bytes.fromhex(data)) == [ask]
+
+
+@pytest.mark.parametrize(("data", "reply"), GOLDEN_REPLIES)
+def test_the_bytes_of_each_reply_are_pinned(data: str, reply: s.Reply | Refusal) -> None:
+    assert codec.pack_replies([reply]).hex() == data
+    assert codec.unpack_replies(bytes.fromhex(data)) == [reply]
+    assert {type(told) for _, told in GOLDEN_REPLIES} == {*s.Reply.__args__, Refusal}
+
+
+@pytest.mark.parametrize("kind", [*codec.EVENT_CODES, *codec.COMMAND_CODES])
+def test_what_is_as_by_default_is_left_out_only_at_the_end(kind: type) -> None:
+    """A value as by default between two others stays in its place."""
+    optional = [f for f in fields(kind) if f.default is not MISSING]
+    if len(optional) < 2:
+        return
+    goldens = [e for _, _, e in GOLDEN_EVENTS] + [ask[2] for _, ask in GOLDEN_COMMANDS]
+    full = max((g for g in goldens if type(g) is kind), key=lambda g: len(codec._FIELDS[kind](g)))
+    assert len(codec._FIELDS[kind](full)) == len(fields(kind))
+    gap = replace(full, **{optional[0].name: optional[0].default})
+    assert len(codec._FIELDS[kind](gap)) == len(fields(kind))
+    end = replace(full, **{f.name: f.default for f in optional})
+    assert len(codec._FIELDS[kind](end)) == len(fields(kind)) - len(optional)
 
 
 def test_every_command_that_travels_has_a_pinned_line() -> None:

@@ -10,7 +10,7 @@ from aiohttp import web
 from engine.domain import schedule as s
 from engine.domain.ids import ScheduleKey
 from engine.domain.planning import PlannedSlot, Session
-from engine.domain.policy import Policy
+from engine.domain.policy import Channel, Policy, Pool, Terms
 from engine.records.catalog import (
     Catalog,
     Department,
@@ -124,9 +124,9 @@ async def test_a_move_past_the_end_of_the_day_or_to_where_it_is_is_none() -> Non
     assert isinstance(found, s.MoveSession) and (found.moves, found.room_id) == ((), "R2")
 
 
-def opening(starts: str, ends: str, **more: Any) -> bodies.SessionBody:
+def opening(starts: str, ends: str, **more: Any) -> bodies.ExtraSessionBody:
     told = {"period": "night", "capacity": 1, "number_class_id": "expert", **more}
-    return bodies.SessionBody(revision=0, starts=starts, ends=ends, **told)
+    return bodies.ExtraSessionBody(revision=0, starts=starts, ends=ends, **told)
 
 
 async def test_an_opened_session_has_the_hours_that_exist() -> None:
@@ -140,6 +140,17 @@ async def test_an_opened_session_has_the_hours_that_exist() -> None:
     assert (await refused(day_of(PLAIN), opening("08:00", "09:00", department_id="03")))[0] == (
         "no_such_department"
     )
+
+
+async def test_an_opened_session_has_the_pools_that_the_policy_wants() -> None:
+    terms = Terms(pools=(Pool("窗口", 50, Channel.WINDOW),))
+    app = app_of(policy=Policy(terms={("0304", ""): terms}))
+    found = await asked(day_of(PLAIN), opening("18:00", "20:00"), app)
+    assert isinstance(found, s.OpenSession)
+    assert [share.pool for share in found.session.shares] == ["窗口", ""]
+    assert sum(seats for x in found.session.slots for share, seats in x.runs if share == 0) == 2
+    more = await asked(day_of(PLAIN, session(PLAIN, "1800", period="night")), opening("18:30", "20:00"), app)
+    assert isinstance(more, s.OpenSession) and more.session.shares == ()
 
 
 async def test_a_room_is_taken_only_while_somebody_is_in_it() -> None:
@@ -161,6 +172,18 @@ async def test_a_room_is_taken_only_while_somebody_is_in_it() -> None:
     await asked(day, move(room_id="R2"), app_of(elsewhen))
     assert (await refused(day, move(room_id="R2", force=True), app_of(other)))[0] == "room_taken"
     await asked(day, move(room_id="R2", force=True, note="商量好了"), app_of(other))
+
+
+async def test_what_is_so_already_is_no_change() -> None:
+    day = day_of(PLAIN, session(PLAIN, "0800", substitute_id="D2", status="paused"))
+    for body in (
+        bodies.StatusBody(revision=0, period="morning", status="paused"),
+        substitute("D2"),
+        bodies.CapacityBody(revision=0, period="morning", delta=0),
+    ):
+        assert (await refused(day, body))[0] == "nothing_to_change"
+    await asked(day, bodies.StatusBody(revision=0, period="morning", status="open"))
+    await asked(day, substitute(None))
 
 
 def substitute(practitioner_id: str | None) -> bodies.SubstituteBody:
@@ -221,5 +244,16 @@ async def test_a_suspended_day_is_one_command_for_each_session_that_is_held() ->
         ("night", -1, "leave"),
     ]
     assert len({x.command_id for x in found}) == 2
+    # What is over is not called off with the rest of the day, and by itself only its actor can refuse it.
+    again = bodies.SuspendBody(revision=3, period="afternoon", reason="leave")
+    assert (await refused(day, again))[0] == "nothing_to_change"
+    past = date(2020, 3, 16)
+    tomorrow = date(2100, 3, 16)
+    half = day_of(tomorrow, session(past, "0800"), session(tomorrow, "1400", period="afternoon"))
+    found = await commands_of(app_of(), half, body, COMMAND, "staff:x")
+    assert [x.period for x in found if isinstance(x, s.SetSessionStatus)] == ["afternoon"]
+    assert isinstance(await asked(half, body.model_copy(update={"period": "morning"})), s.SetSessionStatus)
+    over = day_of(past, session(past, "0800"))
+    assert (await refused(over, body))[0] == "nothing_to_change"
     other = bodies.SuspendBody(revision=3, period="morning", reason="other", note=" ")
     assert (await refused(day, other))[0] == "invalid_body"

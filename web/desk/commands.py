@@ -18,6 +18,7 @@ from engine.domain.limits import SLOT_MINUTES, SLOT_MS
 from engine.domain.planning import PlannedSlot, Session
 from engine.domain.policy import EVERYBODY, Channel
 from engine.domain.refusal import Reason
+from engine.domain.release import release
 from engine.records.catalog import ScheduleRow, SessionOutline
 from engine.records.day_people import account_for
 from engine.records.hospital_rules import TITLES
@@ -28,10 +29,10 @@ from web.errors import Entry, Problem
 from web.faults import Fault
 
 AnyChange = (
-    bodies.SessionBody
+    bodies.ExtraSessionBody
     | bodies.CapacityBody
     | bodies.SeatsBody
-    | bodies.PatientBody
+    | bodies.ExtraPatientBody
     | bodies.MoveBody
     | bodies.StatusBody
     | bodies.SuspendBody
@@ -44,13 +45,13 @@ _VISITS: Final = {"first": 0, "follow_up": 1}
 def word_of(body: AnyChange) -> str:
     """What the policy calls it (policy.APPROVABLE)."""
     match body:
-        case bodies.SessionBody():
+        case bodies.ExtraSessionBody():
             return "open_session"
         case bodies.CapacityBody():
             return "change_capacity"
         case bodies.SeatsBody():
             return "add_seats"
-        case bodies.PatientBody():
+        case bodies.ExtraPatientBody():
             return "add_patient"
         case bodies.MoveBody():
             return "move_session"
@@ -67,9 +68,9 @@ def word_of(body: AnyChange) -> str:
 def departments_of(app: web.Application, day: Day, body: AnyChange) -> set[str]:
     """Whose seats it touches: who asks must manage all of these."""
     match body:
-        case bodies.SessionBody():
+        case bodies.ExtraSessionBody():
             return {body.department_id or day.practitioner.department_id}
-        case bodies.SeatsBody() | bodies.PatientBody():
+        case bodies.SeatsBody() | bodies.ExtraPatientBody():
             slot = day.state.slots.get(clock_of(body.slot))
             return day.departments if slot is None else {slot.session.department_id}
         case bodies.SuspendBody() if body.period == "all":
@@ -90,7 +91,7 @@ async def commands_of(
     """What to ask the actor for, in this order. Raises Problem for what cannot be."""
     expected, note = body.revision, body.note
     match body:
-        case bodies.SessionBody():
+        case bodies.ExtraSessionBody():
             return [s.OpenSession(command_id, expected, by, note, _new_session(app, day, body))]
         case bodies.CapacityBody():
             if not body.delta:
@@ -101,7 +102,7 @@ async def commands_of(
             channels = EVERYBODY if body.channel is None else Channel[body.channel.upper()]
             clock = clock_of(body.slot)
             return [s.AddSeats(command_id, expected, by, note, clock, body.count, int(channels))]
-        case bodies.PatientBody():
+        case bodies.ExtraPatientBody():
             return [
                 s.AddPatient(
                     command_id,
@@ -118,9 +119,12 @@ async def commands_of(
         case bodies.MoveBody():
             return [_move(app, day, body, command_id, by)]
         case bodies.StatusBody():
+            running = day.sessions.get(body.period)
+            if running is not None and running[0].session.status == body.status:
+                raise Problem(Fault.NOTHING_TO_CHANGE)
             return [s.SetSessionStatus(command_id, expected, by, note, body.period, body.status, "")]
         case bodies.SuspendBody():
-            return _suspend(day, body, command_id, by)
+            return _suspend(day, body, command_id, by, int(datetime.now(UTC).timestamp() * 1000))
         case bodies.SubstituteBody():
             _check_substitute(app, day, body)
             return [s.SubstituteSession(command_id, expected, by, note, body.period, body.practitioner_id)]
@@ -128,7 +132,7 @@ async def commands_of(
             assert_never(body)
 
 
-def _new_session(app: web.Application, day: Day, body: bodies.SessionBody) -> Session:
+def _new_session(app: web.Application, day: Day, body: bodies.ExtraSessionBody) -> Session:
     catalog = app[keys.AVAILABILITY].catalog
     department_id = body.department_id or day.practitioner.department_id
     if department_id not in catalog.departments or any(
@@ -147,7 +151,7 @@ def _new_session(app: web.Application, day: Day, body: bodies.SessionBody) -> Se
     times = [at for _, at in found]
     _check_room(app, day, body.room_id, times, body)
     _check_not_away(app, day, times)
-    return Session(
+    session = Session(
         body.period,
         department_id,
         number_class.id,
@@ -155,6 +159,10 @@ def _new_session(app: web.Application, day: Day, body: bodies.SessionBody) -> Se
         number_class.fee_fen if body.fee is None else body.fee,
         tuple(PlannedSlot(clock, at, body.capacity) for clock, at in found),
     )
+    if body.period in day.sessions:  # more slots of one that there is: as its first seats
+        return session
+    terms = app[keys.POLICY].policy.terms_of(department_id, number_class.id)
+    return release(session, terms, day.date, app[keys.ZONE])
 
 
 def _move(app: web.Application, day: Day, body: bodies.MoveBody, command_id: bytes, by: str) -> s.MoveSession:
@@ -175,8 +183,7 @@ def _move(app: web.Application, day: Day, body: bodies.MoveBody, command_id: byt
             if not found:
                 raise Problem(Fault.INVALID_TIMES)
             moves.append((slot.clock, *found[0]))
-    is_known = command_id in day.state.commands
-    if not is_known and not moves and room_id == mine[0].session.room_id:
+    if not moves and room_id == mine[0].session.room_id:
         raise Problem(Fault.NOTHING_TO_CHANGE)
     times = [at for _, _, at in moves] or [slot.starts_at for slot in mine]
     _check_room(app, day, room_id, times, body)
@@ -185,9 +192,9 @@ def _move(app: web.Application, day: Day, body: bodies.MoveBody, command_id: byt
     return s.MoveSession(command_id, body.revision, by, body.note, body.period, tuple(moves), room_id)
 
 
-def _suspend(day: Day, body: bodies.SuspendBody, command_id: bytes, by: str) -> list[s.Structural]:
+def _suspend(day: Day, body: bodies.SuspendBody, command_id: bytes, by: str, now: int) -> list[s.Structural]:
     """One command a session. The first is held to the revision that was looked at; the others follow it,
-    whatever else happens meanwhile: the day is called off."""
+    whatever else happens meanwhile: the day is called off. Of a day, what is over stays as it was."""
     if body.reason == "other" and not body.note.strip():
         raise Problem(Fault.INVALID_BODY, errors=[Entry(["body", "note"], "missing")])
     if body.period != "all" and body.period not in day.sessions:
@@ -195,18 +202,17 @@ def _suspend(day: Day, body: bodies.SuspendBody, command_id: bytes, by: str) -> 
     found: list[s.Structural] = []
     for period, mine in day.sessions.items():
         one = session_command_id(command_id, period)
-        if body.period not in ("all", period):
-            continue
-        if body.period == "all" and mine[0].session.status == "suspended" and one not in day.state.commands:
-            continue
-        expected = body.revision if not found else -1
-        found.append(s.SetSessionStatus(one, expected, by, body.note, period, "suspended", body.reason))
+        is_held = mine[0].session.status != "suspended" or one in day.state.commands
+        is_due = body.period == period or (body.period == "all" and mine[-1].starts_at + SLOT_MS > now)
+        if is_held and is_due:
+            expected = body.revision if not found else -1
+            found.append(s.SetSessionStatus(one, expected, by, body.note, period, "suspended", body.reason))
     if not found:
         raise Problem(Fault.NOTHING_TO_CHANGE if day.sessions else Reason.NO_SUCH_SESSION)
     return found
 
 
-async def _account(app: web.Application, body: bodies.PatientBody) -> bytes:
+async def _account(app: web.Application, body: bodies.ExtraPatientBody) -> bytes:
     if body.account_id is not None:
         return body.account_id.bytes
     async with app[keys.POOL].acquire() as connection:
@@ -224,7 +230,7 @@ def _check_room(
     day: Day,
     room_id: str | None,
     times: Sequence[int],
-    body: bodies.SessionBody | bodies.MoveBody,
+    body: bodies.ExtraSessionBody | bodies.MoveBody,
 ) -> None:
     if room_id is None:
         return
@@ -255,6 +261,8 @@ def _check_substitute(app: web.Application, day: Day, body: bodies.SubstituteBod
     substitute = app[keys.AVAILABILITY].catalog.practitioners.get(body.practitioner_id)
     if substitute is None:
         raise Problem(Fault.NO_SUCH_PRACTITIONER)
+    if mine[0].session.substitute_id == substitute.id:
+        raise Problem(Fault.NOTHING_TO_CHANGE)
     unfit = None
     if substitute.id == day.practitioner.id:
         unfit = "self"

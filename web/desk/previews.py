@@ -73,7 +73,7 @@ def _answer(
     role: str | None,
     *,
     refusal: dict[str, object] | None = None,
-    affected: list[bodies.AffectedAnswer] | None = None,
+    affected: list[bodies.ForeseenAnswer] | None = None,
     slots: list[bodies.SlotChangeAnswer] | None = None,
     conflicts: int = 0,
     elsewhere: bodies.ElsewhereAnswer | None = None,
@@ -132,13 +132,13 @@ async def _affected(
     day: Day,
     affected: tuple[Affected, ...],
     visits: dict[bytes, list[OtherVisit]],
-) -> list[bodies.AffectedAnswer]:
+) -> list[bodies.ForeseenAnswer]:
     listed = affected[:LISTED_MAX]
     async with app[keys.POOL].acquire() as connection:
         names = await patient_names(connection, {one.patient_id for one in listed})
     zone = app[keys.ZONE]
     return [
-        bodies.AffectedAnswer(
+        bodies.ForeseenAnswer(
             uuid(one.appointment_id),
             masked(names.get(one.patient_id, "")),
             one.number,

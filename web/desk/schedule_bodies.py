@@ -43,7 +43,7 @@ class ChangeBody(Request):
     note: Note = ""
 
 
-class SessionBody(ChangeBody):
+class ExtraSessionBody(ChangeBody):
     period: Period
     starts: Clock
     ends: Clock
@@ -83,7 +83,7 @@ class SeatsBody(ChangeBody):
     ] = None
 
 
-class PatientBody(ChangeBody):
+class ExtraPatientBody(ChangeBody):
     slot: Clock
     patient_id: UUID
     account_id: Annotated[
@@ -125,7 +125,7 @@ class SubstituteBody(ChangeBody):
 # The same, each naming itself: what is previewed, and what waits for consent.
 
 
-class OpenSession(SessionBody):
+class OpenSession(ExtraSessionBody):
     command: Literal["open_session"]
 
 
@@ -137,7 +137,7 @@ class AddSeats(SeatsBody):
     command: Literal["add_seats"]
 
 
-class AddPatient(PatientBody):
+class AddPatient(ExtraPatientBody):
     command: Literal["add_patient"]
 
 
@@ -276,7 +276,7 @@ class ConflictAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class AffectedAnswer:
+class ForeseenAnswer:
     appointment_id: Id
     patient_name: str
     number: int
@@ -316,7 +316,7 @@ class PreviewAnswer:
     refusal: Annotated[dict[str, Any] | None, Field(description="将被拒绝的原因 / the problem it would meet")]
     affected_count: int
     conflict_count: Annotated[int, Field(description="时间冲突的人数 / who have another visit then")]
-    affected: list[AffectedAnswer]
+    affected: list[ForeseenAnswer]
     seats_opened: int
     seats_closed: int
     slots: list[SlotChangeAnswer]

@@ -195,7 +195,7 @@ def _appointment(
     errors=[Fault.NO_SUCH_DEPARTMENT, Fault.NO_SUCH_NUMBER_CLASS, Reason.TOO_LARGE, *_OF_HOURS, *_CHANGED],
 )
 async def open_session(
-    request: web.Request, *, staff: Staff, idempotency_key: str, path: WordPath, body: bodies.SessionBody
+    request: web.Request, *, staff: Staff, idempotency_key: str, path: WordPath, body: bodies.ExtraSessionBody
 ) -> bodies.RevisedAnswer:
     """Opens one more session, or more slots of one that there is; also on a day without a clinic."""
     return await _change(request.app, staff, idempotency_key, path.id, body)
@@ -259,7 +259,7 @@ async def add_seats(
     ],
 )
 async def add_patient_to_slot(
-    request: web.Request, *, staff: Staff, idempotency_key: str, path: WordPath, body: bodies.PatientBody
+    request: web.Request, *, staff: Staff, idempotency_key: str, path: WordPath, body: bodies.ExtraPatientBody
 ) -> bodies.RevisedAnswer:
     """加号: a seat beyond the plan for one patient, booked at once."""
     return await _change(request.app, staff, idempotency_key, path.id, body)
@@ -290,7 +290,7 @@ async def move_session(
     security="staff",
     roles=READING,
     accepted=bodies.PendingAnswer,
-    errors=_OF_SESSION,
+    errors=[Fault.NOTHING_TO_CHANGE, *_OF_SESSION],
 )
 async def set_session_status(
     request: web.Request, *, staff: Staff, idempotency_key: str, path: WordPath, body: bodies.StatusBody
@@ -329,6 +329,7 @@ async def suspend_session(
         Fault.NO_SUCH_PRACTITIONER,
         Fault.SUBSTITUTE_UNFIT,
         Fault.PRACTITIONER_BUSY,
+        Fault.NOTHING_TO_CHANGE,
         Reason.NO_SUBSTITUTE,
         Reason.SESSION_SUSPENDED,
         *_OF_SESSION,
@@ -398,7 +399,7 @@ async def carry_out(
 ) -> bodies.RevisedAnswer:
     """Raises Problem for whatever was not done."""
     known = day.state.commands.get(command_id)
-    if known is not None and not isinstance(body, bodies.PatientBody):
+    if known is not None and not isinstance(body, bodies.ExtraPatientBody):
         return bodies.RevisedAnswer(day.key.schedule_id, "done", known)
     revised = None
     for command in await commands_of(app, day, body, command_id, by):
@@ -463,10 +464,10 @@ def named(body: AnyChange) -> dict[str, Any]:
 
 
 _COMMANDS: Final[dict[type, str]] = {
-    bodies.SessionBody: "open_session",
+    bodies.ExtraSessionBody: "open_session",
     bodies.CapacityBody: "change_capacity",
     bodies.SeatsBody: "add_seats",
-    bodies.PatientBody: "add_patient",
+    bodies.ExtraPatientBody: "add_patient",
     bodies.MoveBody: "move_session",
     bodies.StatusBody: "set_status",
     bodies.SuspendBody: "suspend",

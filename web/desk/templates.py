@@ -153,6 +153,72 @@ class WeekChangeAnswer:
     days: Annotated[list[FollowedAnswer], Field(description="受影响的日期 / dates that it touches")]
 
 
+@dataclass(frozen=True, slots=True)
+class WeekChangedAnswer:
+    """一次修改 / one change of a week."""
+
+    at: datetime
+    by_name: str
+    note: str
+    kind: Literal["templates", "override"]
+    day: Annotated[date | None, Field(description="单日调整的日期 / of an override")]
+    period: Period | None
+    before: Annotated[Any, Field(description="修改前 / as it was")]
+    after: Annotated[Any, Field(description="修改后 / as it became")]
+
+
+@dataclass(frozen=True, slots=True)
+class WeekHistoryAnswer:
+    changes: list[WeekChangedAnswer]
+    before: Annotated[
+        int | None,
+        Field(description="下一页的 before；没有更多则为 null / for the next page; null at the end"),
+    ]
+
+
+class WeekHistoryQuery(Request):
+    before: Annotated[int | None, Field(ge=1, description="上一页的 before / as the last page gave it")] = (
+        None
+    )
+    limit: Annotated[int, Field(ge=1, le=100)] = 50
+
+
+@api.route(
+    "GET",
+    "/api/v1/desk/practitioners/{id}/templates/history",
+    zh="出诊模板的修改历史",
+    tags=["desk"],
+    security="staff",
+    roles=READING,
+    errors=[Fault.NO_SUCH_PRACTITIONER, Fault.DATABASE_DOWN],
+)
+async def read_week_history(
+    request: web.Request, *, staff: Staff, path: WordPath, query: WeekHistoryQuery
+) -> WeekHistoryAnswer:
+    """Who changed a practitioner's week, or one date of it, when and why; latest first."""
+    app = request.app
+    _practitioner(app, path.id)
+    async with app[keys.POOL].acquire() as connection:
+        found = await weeks.week_changes(connection, path.id, query.before, query.limit + 1)
+    page = found[: query.limit]
+    return WeekHistoryAnswer(
+        [
+            WeekChangedAnswer(
+                one.at.astimezone(app[keys.ZONE]),
+                one.by_name,
+                one.note,
+                one.kind,  # type: ignore[arg-type]  # the table's words are the contract's
+                one.day,
+                one.period,  # type: ignore[arg-type]
+                one.before,
+                one.after,
+            )
+            for one in page
+        ],
+        page[-1].id if len(found) > query.limit else None,
+    )
+
+
 @api.route(
     "GET",
     "/api/v1/desk/practitioners/{id}/templates",

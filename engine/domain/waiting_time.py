@@ -1,0 +1,281 @@
+"""How long until it is somebody's turn: P50 and P90 for every ticket of a queue, in one pass.
+
+What stands ahead is a sum: what is left of the consultations that run (the partial moments of a log-normal,
+given how long they have run), then everybody's who goes before. Means and variances of the parts add up
+(`service_times` has them); what all consultations of one practitioner share (how fast he is today, how well
+he is known) adds up as a standard deviation instead, for it does not average out. The sum is taken to be
+log-normal with that mean and variance (Fenton 1960), and `calibration` puts right what that leaves wrong.
+
+Several rooms for one queue: people go to the room that is free first. Its expected time is the least of
+several uncertain ones (Clark 1961), which is earlier than the least of the expected ones; the others are then
+later by as much, so that no work is lost. The work still to do is done by all of them at once, so its
+variance counts by the square of their number (the renewal central limit theorem; Cox 1962).
+
+Who comes later and yet goes before: a queue with such arrivals, at so many a second, lasts 1 / (1 - load)
+times as long (the delay busy period; Conway, Maxwell and Miller 1967).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import erf, exp, expm1, log, log1p, pi, sqrt
+from typing import Final
+
+from engine.domain.calibration import Correction
+from engine.domain.service_times import NO_PACE, PACE_KEPT, Level, LogNormal, Pace, ServiceModel, stretch
+
+SHORTEST_SECONDS: Final = 1.0
+LOAD_MAX: Final = 0.8
+"""Of a room's time, spent on those who go before; more than that cannot last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A practitioner who is seeing people, or soon will. Closed rooms are not given."""
+
+    department_id: str
+    practitioner_id: str
+    since_open_seconds: float  # below 0: begins only in so many seconds
+    serving: str | None = None  # the kind of visit that runs
+    elapsed_seconds: float = 0.0  # of that; or, where nobody is served, of the pause
+    paused: bool = False  # people wait, and nobody is called
+    pace: Pace = NO_PACE
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Somebody who waits or is expected, in the order of being called."""
+
+    kind: str
+    practitioner_id: str | None = None  # None: whoever is free first
+    chance: float = 1.0  # of coming at all
+    due_seconds: float = 0.0  # until then not here: overtaken by who is
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """People not known yet who will go before everybody: priority classes, back from examination."""
+
+    per_second: float = 0.0
+    kind: str = ""
+
+
+SIGMA_MIN: Final = 0.01  # nothing is known to the second
+NO_ARRIVALS: Final = Arrivals()
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A log-normal waiting time. `distance`: turns until then, of each room that may serve."""
+
+    distance: int
+    mu: float
+    sigma: float
+
+    def z(self, waited_seconds: float) -> float:
+        """What came of it, for `calibration.Gathering`."""
+        return (log(max(waited_seconds, SHORTEST_SECONDS)) - self.mu) / self.sigma
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    p50_seconds: float
+    p90_seconds: float
+
+
+def estimate(forecast: Forecast, correction: Correction) -> Estimate:
+    middle, upper = correction.at(forecast.distance)
+    return Estimate(exp(forecast.mu + middle * forecast.sigma), exp(forecast.mu + upper * forecast.sigma))
+
+
+def forecasts(
+    model: ServiceModel,
+    rooms: Sequence[Room],
+    queue: Sequence[Waiting],
+    arrivals: Arrivals = NO_ARRIVALS,
+) -> list[Forecast | None]:
+    """For each of the queue, who stands behind all before it; None where no room may serve.
+
+    What is asked "now" for the last place of a queue is the forecast of one more `Waiting` at its end.
+    """
+    lanes = [_Lane(model, room) for room in rooms]
+    by_practitioner: dict[str, list[_Lane]] = {}
+    for lane in lanes:
+        by_practitioner.setdefault(lane.practitioner_id, []).append(lane)
+    found: list[Forecast | None] = []
+    expected: list[Waiting] = []  # not here yet
+    for person in queue:
+        allowed = lanes if person.practitioner_id is None else by_practitioner.get(person.practitioner_id, [])
+        if not allowed:
+            found.append(None)
+            continue
+        turn = _turn(allowed)
+        for early in [one for one in expected if one.due_seconds <= turn.mean]:
+            expected.remove(early)
+            theirs = lanes if early.practitioner_id is None else by_practitioner[early.practitioner_id]
+            _serve(theirs, early, _turn(theirs))
+            turn = _turn(allowed)
+        found.append(_forecast(turn, allowed, arrivals, person.due_seconds))
+        if person.due_seconds > turn.mean:
+            expected.append(person)
+        else:
+            _serve(allowed, person, turn)
+    return found
+
+
+class _Lane:
+    """A room, and the work that stands before its door."""
+
+    __slots__ = (
+        "_course",
+        "_model",
+        "_pause",
+        "_room",
+        "_slower",
+        "_times",
+        "_unsure",
+        "ahead",
+        "drift",
+        "free",
+        "practitioner_id",
+        "shared",
+        "spread",
+        "variance",
+    )
+
+    def __init__(self, model: ServiceModel, room: Room) -> None:
+        self._model = model
+        self._room = room
+        self._course = model.course(room.department_id, room.practitioner_id)
+        self._pause = model.pause(room.department_id, room.practitioner_id)
+        self._times: dict[str, tuple[tuple[float, float, float], ...]] = {}
+        self._slower = room.pace.slower
+        self._unsure = sqrt(room.pace.doubt * model.days_differ)
+        self.practitioner_id = room.practitioner_id
+        self.free = max(0.0, -room.since_open_seconds)  # seconds from now, expected
+        self.variance = 0.0  # of that: what averages out
+        self.shared = 0.0  # of that: a standard deviation that does not, for the level is in doubt
+        self.drift = 0.0  # the same, for today's pace is
+        self.ahead = 0.0  # turns
+        if room.serving is not None:
+            at = room.since_open_seconds - room.elapsed_seconds
+            left, variance = self._running(room.serving, at).left(room.elapsed_seconds)
+            self.free += left + self._pause.mean
+            self.variance = variance + self._pause.variance
+            self.ahead = 1.0
+        elif room.paused:
+            self.free, self.variance = self._pause.time.left(room.elapsed_seconds)
+        self.spread = self.variance  # of the last turn alone
+
+    def _level(self, kind: str) -> Level:
+        return self._model.level(self._room.department_id, self.practitioner_id, kind)
+
+    def _running(self, kind: str, since_open_seconds: float) -> LogNormal:
+        """The time of the consultation that runs."""
+        level = self._level(kind)
+        doubt = level.doubt + self._room.pace.doubt * self._model.days_differ
+        return LogNormal(
+            level.mu + self._course[stretch(since_open_seconds)] + self._slower, level.variance + doubt
+        )
+
+    def _turns(self, kind: str) -> tuple[tuple[float, float, float], ...]:
+        """Of a consultation in each stretch, at the usual pace: mean, own variance, shared deviation."""
+        turns = self._times.get(kind)
+        if turns is None:
+            level = self._level(kind)
+            uncertain = (level.variance + level.doubt + self._model.days_differ) / 2
+            own, shared = expm1(level.variance), sqrt(expm1(level.doubt))
+            means = [exp(level.mu + quicker + uncertain) for quicker in self._course]
+            turns = self._times[kind] = tuple((mean, mean * mean * own, mean * shared) for mean in means)
+        return turns
+
+    def take(self, person: Waiting, at: float) -> None:
+        """Serve this one, from `at` seconds from now."""
+        mean, variance, shared = self._turns(person.kind)[stretch(self._room.since_open_seconds + at)]
+        self._slower *= PACE_KEPT
+        self._unsure *= PACE_KEPT
+        chance, factor = person.chance, exp(self._slower)
+        mean, shared, drift = mean * factor, shared * factor, mean * factor * self._unsure
+        variance = variance * factor * factor + self._pause.variance
+        mean += self._pause.mean
+        self.free = at + chance * mean
+        self.spread = chance * (variance + (1 - chance) * mean * mean)
+        self.variance += self.spread
+        self.shared += chance * shared
+        self.drift += chance * drift
+        self.ahead += chance
+
+    @property
+    def uncertainty(self) -> float:
+        """The variance of `free`."""
+        return self.variance + self.shared**2 + self.drift**2
+
+    def load(self, arrivals: Arrivals) -> tuple[float, float]:
+        """What so many arrivals would take of this room's time, and the same of the squares."""
+        mean, variance, _ = self._turns(arrivals.kind)[stretch(self._room.since_open_seconds)]
+        mean, variance = mean + self._pause.mean, variance + self._pause.variance
+        return arrivals.per_second * mean, arrivals.per_second * (variance + mean * mean)
+
+
+@dataclass(slots=True)
+class _Turn:
+    """When the next one is served who may go to some lanes, and which one probably does it."""
+
+    mean: float
+    lane: _Lane
+    near: Sequence[_Lane]  # those that may be the first as well
+
+
+def _turn(lanes: Sequence[_Lane]) -> _Turn:
+    if len(lanes) == 1:
+        return _Turn(lanes[0].free, lanes[0], lanes)
+    first = min(lanes, key=lambda lane: lane.free)
+    near = [lane for lane in lanes if lane.free <= first.free + 2 * sqrt(lane.spread + first.spread)]
+    mean, variance = first.free, first.spread
+    for lane in near:
+        if lane is not first:
+            mean, variance = _least(mean, variance, lane.free, lane.spread)
+    return _Turn(max(0.0, mean), first, near)
+
+
+def _least(mean: float, variance: float, other: float, its_variance: float) -> tuple[float, float]:
+    """Mean and variance of the lesser of two independent normals (Clark 1961)."""
+    apart = sqrt(variance + its_variance)
+    if apart == 0:
+        return min(mean, other), 0.0
+    at = (other - mean) / apart
+    below = 0.5 * (1 + erf(at / sqrt(2)))
+    bend = apart * exp(-at * at / 2) / sqrt(2 * pi)
+    least = mean * below + other * (1 - below) - bend
+    square = (
+        (mean * mean + variance) * below
+        + (other * other + its_variance) * (1 - below)
+        - (mean + other) * bend
+    )
+    return least, max(0.0, square - least * least)
+
+
+def _serve(lanes: Sequence[_Lane], person: Waiting, turn: _Turn) -> None:
+    early = turn.lane.free - turn.mean
+    if early > 0:
+        for lane in turn.near:
+            if lane is not turn.lane:
+                lane.free += early / (len(turn.near) - 1)
+    turn.lane.take(person, turn.mean)
+
+
+def _forecast(turn: _Turn, lanes: Sequence[_Lane], arrivals: Arrivals, due_seconds: float) -> Forecast:
+    n = len(turn.near)
+    mean = turn.mean
+    variance = sum(lane.uncertainty for lane in turn.near) / n**2
+    distance = sum(lane.ahead for lane in turn.near) / n
+    if arrivals.per_second > 0:
+        load, squares = (
+            sum(parts) / n for parts in zip(*(lane.load(arrivals) for lane in turn.near), strict=True)
+        )
+        load, squares = load / len(lanes), squares / len(lanes) / n
+        idle = 1 - min(LOAD_MAX, load)
+        variance = variance / idle**2 + squares * mean / idle**3
+        mean /= idle
+    mean = max(mean, due_seconds, SHORTEST_SECONDS)
+    spread = log1p(variance / mean**2)
+    return Forecast(max(1, round(distance)), log(mean) - spread / 2, max(sqrt(spread), SIGMA_MIN))
