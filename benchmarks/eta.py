@@ -3,8 +3,8 @@
     make bench-eta          # or: python -m benchmarks.eta [--file FILE]
 
 The data: consultations of one physician in Guangzhou, 2018 and 2019 (HanguData, Data 2023, 8(3):47,
-CC BY-NC-SA 4.0), outside the repository. 2018 is learned from; every day of 2019 is foretold with what was known
-that morning and what that day had shown so far, and learned from at night. How in detail: docs/WAITING_TIME.md.
+CC BY-NC-SA 4.0), outside the repository. 2018 is learned from; every day of 2019 is foretold with what was
+known that morning and what that day had shown so far, and learned from at night. More: docs/WAITING_TIME.md.
 """
 
 import argparse
@@ -16,8 +16,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +27,7 @@ from engine.domain import calibration as calibrating
 from engine.domain import service_times
 from engine.domain.calibration import UNCORRECTED, Calibration, Correction, Gathering, Score, score
 from engine.domain.service_times import NO_PACE, NOTHING_SEEN, ServiceModel, Visit, learn, tally
-from engine.domain.waiting_time import Room, Waiting, estimate, forecasts
+from engine.domain.waiting_time import Room, Waiting, estimates, forecasts
 
 DATA: Final = Path(__file__).resolve().parents[2] / "shared" / "data" / "hangu_service_times.csv.gz"
 RESULTS: Final = Path(__file__).parent / "results"
@@ -128,6 +128,8 @@ class Told:
     moment: str
     year: int
     day: int
+    session: int  # of the day; 0 where nobody asks
+    at: float  # seconds of the day
     distance: int
     p50: float
     p90: float | None
@@ -161,8 +163,8 @@ def foretell(days: Sequence[Day], variant: Variant = OURS) -> Iterator[Told]:
     calibration, correction = Calibration(), UNCORRECTED
     for day in days:
         gathered = Gathering()
-        for session in day.sessions:
-            for told, z in _foretell(day, session, model, correction, variant.pace):
+        for number, session in enumerate(day.sessions):
+            for told, z in _foretell(day, number, session, model, correction, variant.pace):
                 gathered.add(told.distance, z)
                 yield told
         if variant.frozen and day.year > days[0].year:
@@ -178,7 +180,7 @@ def foretell(days: Sequence[Day], variant: Variant = OURS) -> Iterator[Told]:
 
 
 def _foretell(
-    day: Day, session: Session, model: ServiceModel, correction: Correction, paced: bool
+    day: Day, number: int, session: Session, model: ServiceModel, correction: Correction, paced: bool
 ) -> Iterator[tuple[Told, float]]:
     pace, over = NO_PACE, 0
     for moment in moments(session):
@@ -196,14 +198,24 @@ def _foretell(
         )
         after = moment.running + 1
         queue = [Waiting(kind) for kind in session.kinds[after:]]
-        for n, forecast in enumerate(forecasts(model, [room], queue)):
+        foreseen = forecasts(model, [room], queue)
+        for n, (forecast, said) in enumerate(
+            zip(foreseen, estimates(foreseen, queue, correction), strict=True)
+        ):
             distance = n + moment.serving
-            if forecast is None or not 1 <= distance <= DISTANCES[-1]:
+            if forecast is None or said is None or not 1 <= distance <= DISTANCES[-1]:
                 continue
             waited = session.starts[after + n] - moment.at
-            said = estimate(forecast, correction)
             told = Told(
-                moment.kind, day.year, day.number, distance, said.p50_seconds, said.p90_seconds, waited
+                moment.kind,
+                day.year,
+                day.number,
+                number,
+                moment.at,
+                distance,
+                said.p50_seconds,
+                said.p90_seconds,
+                waited,
             )
             yield told, forecast.z(waited)
 
@@ -261,7 +273,7 @@ def _tickets(session: Session) -> Iterator[tuple[Moment, int, float]]:
 
 
 def _point(day: Day, moment: Moment, distance: int, p50: float, waited: float) -> Told:
-    return Told(moment.kind, day.year, day.number, distance, p50, None, waited)
+    return Told(moment.kind, day.year, day.number, 0, moment.at, distance, p50, None, waited)
 
 
 # Several rooms: nobody has published that, so it is put together from the same real consultations.
@@ -290,17 +302,22 @@ def pooled(days: Sequence[Day], rooms: int, ours: bool = True) -> Iterator[Told]
             if not ours:
                 for n in range(min(len(queue), DISTANCES[-1])):
                     waited = starts[now + 1 + n] - starts[now]
-                    yield Told("start", day.year, at, n + 1, (n + 1) * average / rooms, None, waited)
+                    yield Told(
+                        "start", day.year, at, 0, starts[now], n + 1, (n + 1) * average / rooms, None, waited
+                    )
                 continue
             open_rooms = [_room(model, people, starts, served_by, now, room) for room in range(rooms)]
-            told = forecasts(model, open_rooms, [Waiting(person.kind) for person in queue])
-            for n, forecast in enumerate(told[: DISTANCES[-1]]):
-                if forecast is None:
+            waiting = [Waiting(person.kind) for person in queue[: DISTANCES[-1]]]
+            foreseen = forecasts(model, open_rooms, waiting)
+            for n, (forecast, said) in enumerate(
+                zip(foreseen, estimates(foreseen, waiting, correction), strict=True)
+            ):
+                if forecast is None or said is None:
                     continue
                 waited = starts[now + 1 + n] - starts[now]
-                said = estimate(forecast, correction)
                 gathered.add(forecast.distance, forecast.z(waited))
-                yield Told("start", day.year, at, n + 1, said.p50_seconds, said.p90_seconds, waited)
+                p50, p90 = said.p50_seconds, said.p90_seconds
+                yield Told("start", day.year, at, 0, starts[now], n + 1, p50, p90, waited)
         visits = [session.visit(n) for _, session in group for n in range(len(session.starts))]
         turns += [visit.service_seconds + visit.pause_seconds for visit in visits]
         seen = seen.faded(service_times.KEPT) + tally(visits, model)
@@ -419,9 +436,7 @@ def cost_ms(tickets: int = 200, rooms: int = 4, rounds: int = 50) -> float:
     times = []
     for _ in range(rounds):
         began = time.perf_counter()
-        for forecast in forecasts(model, open_rooms, queue):
-            if forecast is not None:
-                estimate(forecast, UNCORRECTED)
+        estimates(forecasts(model, open_rooms, queue), queue, UNCORRECTED)
         times.append((time.perf_counter() - began) * 1_000)
     return float(numpy.median(times))
 
@@ -561,7 +576,7 @@ def main() -> int:
         parts += judge(variant.name, ours if variant is OURS else list(foretell(days, variant)), "start")
     show("What each part is worth (told when a turn comes)", parts)
     rooms: dict[int, list[Judged]] = {}
-    for n in (2, 3):
+    for n in (2, 3, 5):
         rooms[n] = judge("xinglin", list(pooled(days, n)), "start")
         rooms[n] += judge("average per open desk", list(pooled(days, n, ours=False)), "start")
         show(f"{n} rooms for one queue, put together from real half days (place in the queue)", rooms[n])

@@ -154,7 +154,7 @@ class MondayPeak(Morning):
 
     abstract = False
     title = "Monday peak"
-    requests_per_journey = 7.6
+    requests_per_journey = 7.0
     reads = 4
     journey_seconds_max = 4.0
     curve = monday_morning()
@@ -166,7 +166,7 @@ class BrowseHeavy(Morning):
 
     abstract = False
     title = "Browse-heavy morning"
-    requests_per_journey = 22.3
+    requests_per_journey = 20.7
     reads = 20
     journey_seconds_max = 8.0
     curve = booking_morning()

@@ -21,6 +21,8 @@ from typing import Final
 KNOTS: Final = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 17, 21)
 """Distances (people ahead for each open room) at which z are gathered; between two, both share."""
 DISTANCE_MAX: Final = KNOTS[-1]
+STEPS: Final = 4
+"""Between one distance and the next: with three rooms, the second in the queue is 1.33 turns away."""
 Z_MAX: Final = 4.0
 BINS: Final = 160
 WIDTH: Final = 2 * Z_MAX / BINS
@@ -33,7 +35,7 @@ Counts = tuple[float, ...]
 
 
 @cache
-def share(distance: int) -> tuple[tuple[int, float], ...]:
+def _share(distance: float) -> tuple[tuple[int, float], ...]:
     """Which knots a distance belongs to, and how much to each: linear in the logarithm."""
     if distance <= KNOTS[0]:
         return ((0, 1.0),)
@@ -66,14 +68,18 @@ def quantile(counts: Sequence[float], level: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """The z of P50 and of P90 at every distance up to DISTANCE_MAX; index 0 stands for 1."""
+    """The z of P50 and of P90 at every distance up to DISTANCE_MAX, by steps; index 0 stands for 1."""
 
     middle: tuple[float, ...]
     upper: tuple[float, ...]
 
-    def at(self, distance: int) -> tuple[float, float]:
-        index = min(max(distance, 1), DISTANCE_MAX) - 1
+    def at(self, distance: float) -> tuple[float, float]:
+        index = _step(distance)
         return self.middle[index], self.upper[index]
+
+
+def _step(distance: float) -> int:
+    return round((min(max(distance, 1.0), DISTANCE_MAX) - 1) * STEPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +116,8 @@ class Calibration:
 
 
 def _between(knots: Sequence[float]) -> tuple[float, ...]:
-    return tuple(
-        sum(weight * knots[n] for n, weight in share(distance)) for distance in range(1, DISTANCE_MAX + 1)
-    )
+    steps = range((DISTANCE_MAX - 1) * STEPS + 1)
+    return tuple(sum(weight * knots[n] for n, weight in _share(1 + step / STEPS)) for step in steps)
 
 
 UNCORRECTED: Final = Calibration().correction()
@@ -126,9 +131,9 @@ class Gathering:
     def __init__(self) -> None:
         self._counts = [[0.0] * BINS for _ in KNOTS]
 
-    def add(self, distance: int, z: float) -> None:
+    def add(self, distance: float, z: float) -> None:
         n = min(BINS - 1, max(0, int((z + Z_MAX) / WIDTH)))
-        for knot, weight in share(distance):
+        for knot, weight in _share(1 + _step(distance) / STEPS):
             self._counts[knot][n] += weight
 
     def calibration(self) -> Calibration:
@@ -199,8 +204,8 @@ class Report:
 
     scores: Mapping[tuple[str, int], Score] = field(default_factory=dict)
 
-    def after(self, day: str, distance: int, scored: Score) -> "Report":
-        key = (day, min(max(distance, 1), DISTANCE_MAX))
+    def after(self, day: str, distance: float, scored: Score) -> "Report":
+        key = (day, min(max(round(distance), 1), DISTANCE_MAX))
         return Report({**self.scores, key: self.scores.get(key, Score()) + scored})
 
     def __add__(self, other: "Report") -> "Report":

@@ -646,7 +646,7 @@ def _hold_seat(
     if owner == command.replaces:
         owner = None
     open_seats = seats.seats_for(slot, command.channel, now)
-    among = open_seats & seats.free(slot)
+    among = open_seats & ~(slot.taken | slot.blocked | slot.cooling)
     events: list[Event] = []
     if owner is not None or not among:
         # Read-time expiry: a hold that has ended is free, whether or not the sweeper has come by.
@@ -724,12 +724,13 @@ def _full(slot: Slot, channel: int, now: int, open_seats: int) -> Refusal:
 
 
 def _hold_until(slot: Slot, command: HoldSeat | HoldGroup, now: int, terms: Terms) -> int:
-    changing = isinstance(command, HoldSeat) and command.replaces
-    seconds = min(
-        command.hold_seconds or terms.hold_seconds, OFFER_SECONDS_MAX if changing else HOLD_SECONDS_MAX
-    )
+    seconds = command.hold_seconds or terms.hold_seconds
+    if seconds > HOLD_SECONDS_MAX:
+        changing = isinstance(command, HoldSeat) and command.replaces
+        seconds = min(seconds, OFFER_SECONDS_MAX if changing else HOLD_SECONDS_MAX)
     last = slot.starts_at if command.channel & ALONE else slot.starts_at + SLOT_MS
-    return min(now + seconds * 1000, last)
+    ends = now + seconds * 1000
+    return ends if ends < last else last
 
 
 def _hold_group(schedule: Schedule, command: HoldGroup, now: int, policy: Policy) -> list[Event] | Refusal:
@@ -1740,8 +1741,8 @@ def claims_of(schedule: Schedule, appointment_id: bytes, day: str) -> tuple[Clai
     appointment = schedule.appointments[appointment_id]
     slot = schedule.slots[appointment.clock]
     pending = appointment.status is Status.PENDING
-    forever = not pending or bool(appointment.replaces)
-    expires_at = None if forever else appointment.hold_until + HOLD_CLAIM_GRACE_MS
+    lasts = not pending or appointment.replaces
+    expires_at = None if lasts else appointment.hold_until + HOLD_CLAIM_GRACE_MS
     wanted = claims_wanted(slot, appointment.patient_id, appointment_id, day, expires_at)
     if not pending:
         return wanted

@@ -87,7 +87,7 @@ def choose(slot: Slot, channel: int, now: int, among: int) -> int:
     kept for one channel is used before what is everybody's; in it the lowest number."""
     shares = slot.session.shares
     if not shares:
-        return lowest(among)
+        return (among & -among).bit_length() - 1
     best, fewest = -1, 99
     for share, mask in zip(shares, slot.masks, strict=True):
         who = share.channels(now)

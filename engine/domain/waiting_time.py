@@ -67,7 +67,7 @@ NO_ARRIVALS: Final = Arrivals()
 class Forecast:
     """A log-normal waiting time. `distance`: turns until then, of each room that may serve."""
 
-    distance: int
+    distance: float
     mu: float
     sigma: float
 
@@ -80,11 +80,6 @@ class Forecast:
 class Estimate:
     p50_seconds: float
     p90_seconds: float
-
-
-def estimate(forecast: Forecast, correction: Correction) -> Estimate:
-    middle, upper = correction.at(forecast.distance)
-    return Estimate(exp(forecast.mu + middle * forecast.sigma), exp(forecast.mu + upper * forecast.sigma))
 
 
 def forecasts(
@@ -109,14 +104,15 @@ def forecasts(
             found.append(None)
             continue
         turn = _turn(allowed)
-        for early in [one for one in expected if one.due_seconds <= turn.mean]:
-            expected.remove(early)
+        while expected and expected[0].due_seconds <= turn.mean:
+            early = expected.pop(0)
             theirs = lanes if early.practitioner_id is None else by_practitioner[early.practitioner_id]
             _serve(theirs, early, _turn(theirs))
             turn = _turn(allowed)
-        found.append(_forecast(turn, allowed, arrivals, person.due_seconds))
+        found.append(_forecast(turn, len(lanes), arrivals, person.due_seconds))
         if person.due_seconds > turn.mean:
             expected.append(person)
+            expected.sort(key=lambda one: one.due_seconds)
         else:
             _serve(allowed, person, turn)
     return found
@@ -153,6 +149,7 @@ class _Lane:
         self.practitioner_id = room.practitioner_id
         self.free = max(0.0, -room.since_open_seconds)  # seconds from now, expected
         self.variance = 0.0  # of that: what averages out
+        self.spread = 0.0  # of the last consultation alone
         self.shared = 0.0  # of that: a standard deviation that does not, for the level is in doubt
         self.drift = 0.0  # the same, for today's pace is
         self.ahead = 0.0  # turns
@@ -160,11 +157,11 @@ class _Lane:
             at = room.since_open_seconds - room.elapsed_seconds
             left, variance = self._running(room.serving, at).left(room.elapsed_seconds)
             self.free += left + self._pause.mean
-            self.variance = variance + self._pause.variance
+            self.variance, self.spread = variance + self._pause.variance, variance
             self.ahead = 1.0
         elif room.paused:
             self.free, self.variance = self._pause.time.left(room.elapsed_seconds)
-        self.spread = self.variance  # of the last turn alone
+            self.spread = self.variance
 
     def _level(self, kind: str) -> Level:
         return self._model.level(self._room.department_id, self.practitioner_id, kind)
@@ -195,11 +192,12 @@ class _Lane:
         self._unsure *= PACE_KEPT
         chance, factor = person.chance, exp(self._slower)
         mean, shared, drift = mean * factor, shared * factor, mean * factor * self._unsure
-        variance = variance * factor * factor + self._pause.variance
+        variance *= factor * factor
         mean += self._pause.mean
+        by_chance = (1 - chance) * mean * mean
         self.free = at + chance * mean
-        self.spread = chance * (variance + (1 - chance) * mean * mean)
-        self.variance += self.spread
+        self.spread = chance * (variance + by_chance)
+        self.variance += self.spread + chance * self._pause.variance
         self.shared += chance * shared
         self.drift += chance * drift
         self.ahead += chance
@@ -230,11 +228,18 @@ def _turn(lanes: Sequence[_Lane]) -> _Turn:
         return _Turn(lanes[0].free, lanes[0], lanes)
     first = min(lanes, key=lambda lane: lane.free)
     near = [lane for lane in lanes if lane.free <= first.free + 2 * sqrt(lane.spread + first.spread)]
-    mean, variance = first.free, first.spread
+    mu, variance = _logarithm(first)
     for lane in near:
         if lane is not first:
-            mean, variance = _least(mean, variance, lane.free, lane.spread)
-    return _Turn(max(0.0, mean), first, near)
+            mu, variance = _least(mu, variance, *_logarithm(lane))
+    return _Turn(min(first.free, exp(mu + variance / 2)), first, near)
+
+
+def _logarithm(lane: _Lane) -> tuple[float, float]:
+    """Mean and variance of the logarithm of when a lane is free."""
+    free = max(lane.free, SHORTEST_SECONDS)
+    variance = log1p(lane.spread / free**2)
+    return log(free) - variance / 2, variance
 
 
 def _least(mean: float, variance: float, other: float, its_variance: float) -> tuple[float, float]:
@@ -263,7 +268,7 @@ def _serve(lanes: Sequence[_Lane], person: Waiting, turn: _Turn) -> None:
     turn.lane.take(person, turn.mean)
 
 
-def _forecast(turn: _Turn, lanes: Sequence[_Lane], arrivals: Arrivals, due_seconds: float) -> Forecast:
+def _forecast(turn: _Turn, rooms: int, arrivals: Arrivals, due_seconds: float) -> Forecast:
     n = len(turn.near)
     mean = turn.mean
     variance = sum(lane.uncertainty for lane in turn.near) / n**2
@@ -272,10 +277,35 @@ def _forecast(turn: _Turn, lanes: Sequence[_Lane], arrivals: Arrivals, due_secon
         load, squares = (
             sum(parts) / n for parts in zip(*(lane.load(arrivals) for lane in turn.near), strict=True)
         )
-        load, squares = load / len(lanes), squares / len(lanes) / n
+        load, squares = load / rooms, squares / rooms / n
         idle = 1 - min(LOAD_MAX, load)
         variance = variance / idle**2 + squares * mean / idle**3
         mean /= idle
     mean = max(mean, due_seconds, SHORTEST_SECONDS)
     spread = log1p(variance / mean**2)
-    return Forecast(max(1, round(distance)), log(mean) - spread / 2, max(sqrt(spread), SIGMA_MIN))
+    return Forecast(max(1.0, distance), log(mean) - spread / 2, max(sqrt(spread), SIGMA_MIN))
+
+
+def estimates(
+    told: Sequence[Forecast | None], queue: Sequence[Waiting], correction: Correction
+) -> list[Estimate | None]:
+    """What to tell each of the queue, given their forecasts.
+
+    People compare: of two who are here and wait for the same, the later one is never told less.
+    """
+    before: dict[str | None, Estimate] = {}
+    found: list[Estimate | None] = []
+    for forecast, person in zip(told, queue, strict=True):
+        if forecast is None:
+            found.append(None)
+            continue
+        middle, upper = correction.at(forecast.distance)
+        p50 = exp(forecast.mu + middle * forecast.sigma)
+        p90 = exp(forecast.mu + max(middle, upper) * forecast.sigma)
+        if person.due_seconds <= 0:
+            last = before.get(person.practitioner_id)
+            if last is not None:
+                pass
+            before[person.practitioner_id] = Estimate(p50, p90)
+        found.append(Estimate(p50, p90))
+    return found

@@ -287,23 +287,25 @@ def _enact_move(schedule: s.Schedule, key: ScheduleKey, event: s.SessionMoved, n
     before = {
         appointment_id: s.claims_wanted(schedule.slots[a.clock], a.patient_id, appointment_id, key.day, None)
         for appointment_id, a in schedule.appointments.items()
-        if a.status <= s.Status.FULFILLED
     }
     s.apply(schedule, event)
     entry.more = More(plans=_plan(schedule, key), unfree=_unfree(schedule, key).unfree)
     clocks = {new for _, new, _ in event.moves}
     for appointment_id, had in before.items():
-        slot = schedule.slots[schedule.appointments[appointment_id].clock]
+        appointment = schedule.appointments[appointment_id]
+        slot = schedule.slots[appointment.clock]
         if slot.clock not in clocks:
             continue
+        # Those that were cancelled go along: they show what became of the slot that they were in.
+        entry.more.moved.append([appointment_id.hex(), key.slot_id(slot.clock), slot.starts_at])
+        if appointment.status > s.Status.FULFILLED:
+            continue
         keys = {(c.scope, c.key) for c in had}
-        wanted = s.claims_of(schedule, appointment_id, key.day)
-        has = [c for c in wanted if c.scope is not Scope.WISH]
+        has = [c for c in s.claims_of(schedule, appointment_id, key.day) if c.scope is not Scope.WISH]
         kept = {(c.scope, c.key) for c in has}
         entry.drops += tuple(c for c in had if c.scope is Scope.PATIENT_TIME and (c.scope, c.key) not in kept)
         # Who has another visit at the new time now has two: the hospital's doing, and no reason to fail.
         entry.more.yields += _yielding(tuple(c for c in has if (c.scope, c.key) not in keys))
-        entry.more.moved.append([appointment_id.hex(), key.slot_id(slot.clock), slot.starts_at])
     return entry
 
 
@@ -339,10 +341,11 @@ def _with(more: More | None, other: More) -> More:
 
 def _row(schedule: s.Schedule, key: ScheduleKey, event: s.SeatHeld, now: int) -> AppointmentRow:
     slot = schedule.slots[event.clock]
+    schedule_id = key.schedule_id
     return AppointmentRow(
         id=event.appointment_id,
-        schedule_id=key.schedule_id,
-        slot_id=key.slot_id(event.clock),
+        schedule_id=schedule_id,
+        slot_id=f"{schedule_id}-{event.clock}",
         seat=event.seat,
         capacity=slot.capacity,
         number=number_of(slot, event.seat),

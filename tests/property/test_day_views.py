@@ -102,9 +102,10 @@ def changed(before: s.Schedule, after: s.Schedule) -> set[bytes]:
         old = before.appointments.get(appointment_id)
         if old is None:
             found.add(appointment_id)
-        elif old.status <= s.Status.FULFILLED:
-            if (old.status, old.clock, old.fate) != (x.status, x.clock, x.fate):
-                found.add(appointment_id)
+        elif old.status > s.Status.FULFILLED:
+            continue
+        elif (old.status, old.clock, old.fate) != (x.status, x.clock, x.fate):
+            found.add(appointment_id)
     return found
 
 

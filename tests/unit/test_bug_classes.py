@@ -23,7 +23,9 @@ from actors.host import Host
 from actors.shard import Shard
 from engine.domain import schedule as s
 from engine.domain import seats
+from engine.domain.policy import Policy, Return, Returned, Terms
 from engine.domain.refusal import Reason, Refusal
+from engine.journal import journal
 from engine.journal.group_commit import GroupCommit, Work
 from engine.journal.memory import MemoryJournal
 from tests.support.stores import (
@@ -43,7 +45,7 @@ from tests.support.stores import (
 )
 from tests.support.virtual_time import run
 
-ONE, TWO = doctor(1), doctor(2)
+ONE, TWO, THREE = doctor(1), doctor(2), doctor(3)
 PATIENTS = [uid("patient", n) for n in range(12)]
 Patch = pytest.MonkeyPatch
 
@@ -185,6 +187,186 @@ async def no_answer_comes_before_the_commit() -> None:
     await desk.drain()
 
 
+# Of a number's whole life.
+
+OLD, NEW = uid("old"), uid("new")
+HELD = s.HoldSeat(NEW, "0830", PATIENTS[0], ACCOUNT, 60, replaces=OLD, waives=1, changes=1)
+
+
+async def changing(*keys: Any) -> tuple[MemoryWorld, Desk, Desk]:
+    """OLD is booked at ONE, NEW is held at TWO to replace it."""
+    world = await world_of(1, 1)
+    await world.publish(THREE, plan(world.clock() + 5 * HOUR, 1))
+    left, right = await Desk.open(world, 0, ONE, *keys), await Desk.open(world, 1, TWO)
+    await left.ask(ONE, hold(OLD, PATIENTS[0]))
+    await left.ask(ONE, s.ConfirmAppointment(OLD, ACCOUNT))
+    await right.ask(TWO, HELD)
+    return world, left, right
+
+
+def leaving(world: MemoryWorld) -> s.LeaveFor:
+    return s.LeaveFor(OLD, NEW, ACCOUNT, "cardio", True, world.store.appointments[NEW].starts_at)
+
+
+def alive(world: MemoryWorld) -> list[bool]:
+    return [world.store.appointments[a].status == s.Status.BOOKED for a in (OLD, NEW)]
+
+
+async def give_up(world: MemoryWorld, right: Desk) -> None:
+    world.clock.advance(seconds=60)
+    await right.ask(TWO, s.SettleChange(NEW, False))
+
+
+async def a_change_is_made_or_given_up() -> None:
+    world, left, right = await changing()
+    await give_up(world, right)
+    assert await left.ask(ONE, leaving(world)) == [Refusal(Reason.CHANGE_GIVEN_UP)]
+    assert alive(world) == [True, False]
+    await audit(world, [left.hosts[ONE], right.hosts[TWO]], [0, 1])
+
+
+async def a_seat_that_comes_back_was_not_sold_meanwhile() -> None:
+    world, left, right = await changing()
+    await give_up(world, right)
+    replies = await left.ask(ONE, leaving(world), hold(uid("b"), PATIENTS[1]))
+    assert replies == [Refusal(Reason.CHANGE_GIVEN_UP), Refusal(Reason.SLOT_FULL)]
+    await audit(world, [left.hosts[ONE], right.hosts[TWO]], [0, 1])
+
+
+async def a_day_that_comes_back_was_not_claimed_meanwhile() -> None:
+    """By the same patient at another actor of the same shard, in the same batch."""
+    world, left, right = await changing(THREE)
+    await give_up(world, right)
+    lost = left.submit(ONE, replace(leaving(world), same_day=False))  # nothing is passed on
+    again = left.submit(THREE, hold(uid("again"), PATIENTS[0]))
+    assert await left.settle(lost, again) == [Refusal(Reason.CHANGE_GIVEN_UP), Refusal(Reason.ALREADY_BOOKED)]
+    await audit(world, [*left.hosts.values(), right.hosts[TWO]], [0, 1])
+
+
+async def only_the_journal_says_that_the_old_one_was_left() -> None:
+    world = await world_of(1, 1)
+    await world.register([(ACCOUNT, patient) for patient in PATIENTS])
+    served = await Served.open(world)
+    await served.ask(ONE, hold(OLD, PATIENTS[0]))
+    await served.ask(ONE, s.ConfirmAppointment(OLD, ACCOUNT))
+    await served.ask(TWO, HELD)
+    await served.ask(TWO, s.SettleChange(NEW, True))
+    assert alive(world) == [True, False]
+    await served.stop()
+
+
+async def an_offer_that_is_named_by_a_fate_can_be_taken_up() -> None:
+    world, left, right = await changing()
+    off = s.SetSessionStatus(uid("off"), -1, "staff:1", "", "morning", "suspended", "ill")
+    await left.ask(ONE, off)
+    await left.ask(ONE, s.DecideFate(OLD, "offered", NEW))
+    await left.ask(ONE, leaving(world))
+    await right.ask(TWO, s.SettleChange(NEW, True))
+    assert alive(world) == [False, True]
+    await audit(world, [left.hosts[ONE], right.hosts[TWO]], [0, 1])
+
+
+async def nobody_is_booked_into_a_session_that_is_called_off_and_forgotten() -> None:
+    world, left, right = await changing()
+    off = s.SetSessionStatus(uid("off"), -1, "staff:1", "", "morning", "suspended", "ill")
+    await right.ask(TWO, off)
+    await left.ask(ONE, leaving(world))
+    await right.ask(TWO, s.SettleChange(NEW, True))
+    assert ("rehome", NEW.hex()) in world.store.errands, "nobody looks after it"
+
+
+def joining(world: MemoryWorld, seed: str) -> s.JoinWaitlist:
+    now = world.clock()
+    return s.JoinWaitlist(uid("wish"), ACCOUNT, (PATIENTS[0],), (), 0, now, now + HOUR, uid(seed))
+
+
+async def a_wish_has_offers_at_one_actor_at_a_time() -> None:
+    world = await world_of(1)
+    for key in (ONE, TWO):  # of two departments: no other claim is in the way
+        at = world.clock() + (3 if key == ONE else 4) * HOUR
+        await world.publish(key, plan(at, 1, department=key.practitioner_id))
+    left, right = await Desk.open(world, 0, ONE), await Desk.open(world, 1, TWO)
+    for key, desk in ((ONE, left), (TWO, right)):
+        await desk.ask(key, joining(world, key.practitioner_id))
+    await asyncio.gather(left.ask(ONE, s.OfferSeats()), right.ask(TWO, s.OfferSeats()))
+    offers = [row for row in world.store.appointments.values() if row.status == s.Status.PENDING]
+    assert len(offers) == 1, "offered twice"
+    await audit(world, [left.hosts[ONE], right.hosts[TWO]], [0, 1])
+
+
+async def a_wish_that_has_ended_does_not_wait_again() -> None:
+    world = await world_of(1)
+    await world.publish(ONE, plan(world.clock() + 3 * HOUR, 1))
+    desk = await Desk.open(world, 0, ONE)
+    join = joining(world, "seed")
+    await desk.ask(ONE, join, s.LeaveWaitlist(join.wish_id, "withdrawn"))
+    [reply] = await desk.ask(ONE, join)
+    assert reply == s.Waiting(join.wish_id, 0, 0)
+
+
+async def no_capacity_falls_below_what_is_sold() -> None:
+    world = await world_of(2)
+    desk = await Desk.open(world, 0, ONE)
+    await desk.ask(ONE, hold(uid("a"), PATIENTS[0]))
+    shrink = s.ChangeCapacity(uid("cut"), -1, "staff:1", "", "morning", "", -2)
+    [reply] = await desk.ask(ONE, shrink)
+    assert reply == Refusal(Reason.BELOW_SOLD, {"clock": "0800", "sold": 1})
+    await audit(world, list(desk.hosts.values()), [0])
+
+
+async def two_desks_that_add_seats_add_both() -> None:
+    world = await world_of(2)
+    desk = await Desk.open(world, 0, ONE)
+    adds = [s.AddSeats(uid("add", n), -1, "staff:1", "", "0800", 1, 0) for n in range(2)]
+    await desk.ask(ONE, *adds)
+    assert desk.hosts[ONE].state.slots["0800"].capacity == 4
+    await audit(world, list(desk.hosts.values()), [0])
+
+
+async def a_returned_seat_is_nobodys_before_it_has_cooled() -> None:
+    world = await world_of(1)
+    policy = Policy(terms={("", ""): Terms(returned=Returned(Return.COOL_DOWN, 60))})
+    desk = await Desk(await world.journal(0), world.clock, policy).start(ONE)
+    await desk.ask(ONE, hold(uid("a"), PATIENTS[0]))
+    await desk.ask(ONE, cancel(uid("a")))
+    world.clock.advance(ms=59_999)
+    assert await desk.ask(ONE, hold(uid("b"), PATIENTS[1])) == [Refusal(Reason.SLOT_FULL)]
+    world.clock.advance(ms=1)
+    [reply] = await desk.ask(ONE, hold(uid("b"), PATIENTS[1]))
+    assert isinstance(reply, s.Answer)
+    await audit(world, list(desk.hosts.values()), [0])
+
+
+def shift(world: MemoryWorld) -> s.MoveSession:
+    """Each slot to where the next one was."""
+    at = world.clock() + 60_000 * 90
+    moves = (("0800", "0830", at), ("0830", "0900", at + HOUR // 2))
+    return s.MoveSession(uid("move"), -1, "staff:1", "", "morning", moves, "r2")
+
+
+async def a_moved_number_takes_its_claims_along() -> None:
+    world = await world_of(1, 1)
+    await world.publish(THREE, plan(world.clock() + HOUR, 1, department="derma"))
+    desk = await Desk.open(world, 0, ONE, THREE)
+    await desk.ask(ONE, hold(uid("a"), PATIENTS[0]))
+    await desk.ask(ONE, shift(world))
+    [reply] = await desk.ask(THREE, hold(uid("b"), PATIENTS[0]))
+    assert isinstance(reply, s.Answer), f"{reply}: and nobody is there any more"
+    await audit(world, list(desk.hosts.values()), [0])
+
+
+async def a_seat_that_cools_moves_with_its_slot() -> None:
+    world = await world_of(1, 1)
+    policy = Policy(terms={("", ""): Terms(returned=Returned(Return.COOL_DOWN, 600))})
+    desk = await Desk(await world.journal(0), world.clock, policy).start(ONE)
+    for n, clock in enumerate(("0800", "0830")):
+        await desk.ask(ONE, hold(uid("a", n), PATIENTS[n], clock))
+        await desk.ask(ONE, cancel(uid("a", n)))
+    await desk.ask(ONE, shift(world))
+    assert set(desk.hosts[ONE].state.cooling) == {("0830", 0), ("0900", 0)}
+    await audit(world, list(desk.hosts.values()), [0])
+
+
 # Mutants.
 
 
@@ -280,7 +462,8 @@ def get_then_decr(patch: Patch) -> None:
 def hold_key_that_includes_the_user(patch: Patch) -> None:
     """Looks only at seats that this very patient holds."""
     careless(patch)
-    rewrite(patch, s, "_hold_seat", ("among = open_seats & seats.free(slot)", "among = 1"))
+    free = "among = open_seats & ~(slot.taken | slot.blocked | slot.cooling)"
+    rewrite(patch, s, "_hold_seat", (free, "among = 1"))
 
 
 def count_plus_one_numbers(patch: Patch) -> None:
@@ -298,7 +481,8 @@ def count_plus_one_numbers(patch: Patch) -> None:
 def unlocked_decrement_on_cancel(patch: Patch) -> None:
     """Every cancel gives a seat back, also the second one."""
     careless(patch)
-    rewrite(patch, s, "_cancel", ("if appointment.status in (Status.CANCELLED, Status.NOSHOW):\n        return []", "pass"))
+    guard = "if appointment.status in (Status.CANCELLED, Status.NOSHOW):\n        return []"
+    rewrite(patch, s, "_cancel", (guard, "pass"))
     apply = s.apply
 
     def tolerant(schedule: s.Schedule, event: s.Event) -> None:
@@ -366,6 +550,30 @@ def answer_before_the_commit(patch: Patch) -> None:
     patch.setattr(GroupCommit, "submit", submit)
 
 
+def cooling_seats_renamed_one_by_one(patch: Patch) -> None:
+    """What was just renamed is renamed again, over the next one."""
+    moved = s._apply_moved
+
+    def one_by_one(schedule: s.Schedule, event: s.SessionMoved) -> None:
+        cooling = dict(schedule.cooling)
+        moved(schedule, event)
+        for old, new, _ in event.moves:
+            for clock, seat in list(cooling):
+                if clock == old:
+                    cooling[new, seat] = cooling.pop((clock, seat))
+        schedule.cooling = cooling
+
+    patch.setattr(s, "_apply_moved", one_by_one)
+
+
+def rewritten(where: Any, name: str, *changes: tuple[str, str]) -> Callable[[Patch], None]:
+    def mutant(patch: Patch) -> None:
+        careless(patch)
+        rewrite(patch, where, name, *changes)
+
+    return mutant
+
+
 @dataclass(frozen=True)
 class Bug:
     name: str
@@ -413,6 +621,92 @@ BUGS = [
         a_seat_is_sold_once,
     ),
     Bug("answer before the commit", "law 2", answer_before_the_commit, no_answer_comes_before_the_commit),
+    Bug(
+        "a change is given up and nobody is told",
+        "both or none",
+        rewritten(journal, "_enact_release", ("if event.appointment_id in schedule.changes", "if False")),
+        a_change_is_made_or_given_up,
+    ),
+    Bug(
+        "a seat is sold that may come back",
+        "law 1",
+        rewritten(Host, "_enact", ("self._barrier = work", "pass")),
+        a_seat_that_comes_back_was_not_sold_meanwhile,
+    ),
+    Bug(
+        "a claim is given on that may come back",
+        "law 5",
+        rewritten(journal, "_rivals", ("if is_contested(entry)", "if False")),
+        a_day_that_comes_back_was_not_claimed_meanwhile,
+    ),
+    Bug(
+        "settled because the caller says so",
+        "both",
+        rewritten(
+            Shard,
+            "_changes_checked",
+            ("appointment is not None and old == appointment.replaces", "command.left"),
+        ),
+        only_the_journal_says_that_the_old_one_was_left,
+    ),
+    Bug(
+        "an offer looks as if it had been taken up",
+        "none",
+        rewritten(s, "_leave", ('appointment.reason == "changed" and ', "")),
+        an_offer_that_is_named_by_a_fate_can_be_taken_up,
+    ),
+    Bug(
+        "booked into a session that is called off",
+        "lost",
+        rewritten(s, "apply", ('if slot.session.status == "suspended":', "if False:")),
+        nobody_is_booked_into_a_session_that_is_called_off_and_forgotten,
+    ),
+    Bug(
+        "offered by two doctors at one time",
+        "waitlist",
+        rewritten(s, "claims_of", ("if appointment.wish_id:", "if False:")),
+        a_wish_has_offers_at_one_actor_at_a_time,
+    ),
+    Bug(
+        "a retry waits again",
+        "waitlist",
+        rewritten(s, "_join", (" or command.wish_id in schedule.wishes_ended", "")),
+        a_wish_that_has_ended_does_not_wait_again,
+    ),
+    Bug(
+        "capacity cut without a look at what is sold",
+        "live schedules",
+        rewritten(
+            s,
+            "_change_capacity",
+            ("seats.indices(seats.free(slot) | slot.cooling)", "list(range(slot.capacity))"),
+        ),
+        no_capacity_falls_below_what_is_sold,
+    ),
+    Bug(
+        "absolute write of a capacity",
+        "law 10",
+        rewritten(seats, "add_seats", ("slot.capacity += count", "slot.capacity += count - len(slot.added)")),
+        two_desks_that_add_seats_add_both,
+    ),
+    Bug(
+        "returned to whoever cancelled it",
+        "scalpers",
+        rewritten(s, "_hold_seat", ("slot.blocked | slot.cooling", "slot.blocked")),
+        a_returned_seat_is_nobodys_before_it_has_cooled,
+    ),
+    Bug(
+        "a moved session keeps its old times",
+        "live schedules",
+        rewritten(journal, "_enact_move", ("if c.scope is Scope.PATIENT_TIME", "if False")),
+        a_moved_number_takes_its_claims_along,
+    ),
+    Bug(
+        "slots renamed one by one",
+        "live schedules",
+        cooling_seats_renamed_one_by_one,
+        a_seat_that_cools_moves_with_its_slot,
+    ),
 ]
 
 

@@ -21,6 +21,7 @@ from engine.records.catalog import (
     ScheduleRow,
     schedule_row,
 )
+from engine.records.policy_file import PolicyRefused, read_policy
 from engine.views.availability import Availability
 from web import keys
 from web.desk import schedule_bodies as bodies
@@ -210,6 +211,13 @@ async def test_who_may_substitute(practitioner_id: str, reach: str, unfit: str |
         assert isinstance(found, s.SubstituteSession) and found.practitioner_id == practitioner_id
     else:
         assert await refused(day, substitute(practitioner_id), app) == ("substitute_unfit", {"unfit": unfit})
+
+
+def test_the_policy_says_how_far_a_substitute_may_come_from() -> None:
+    assert read_policy("substitutes: first_level\n", Policy()).substitutes == "first_level"
+    assert read_policy("{}\n", Policy()).substitutes == "department"
+    with pytest.raises(PolicyRefused, match="substitutes: is 'anywhere': it must be one of department"):
+        read_policy("substitutes: anywhere\n", Policy())
 
 
 async def test_a_substitute_is_in_one_place_at_a_time() -> None:

@@ -137,6 +137,13 @@ def test_a_new_slot_was_nowhere(state: s.Schedule) -> None:
     assert (empty.refusal, empty.seats_opened, empty.revision) == (None, 3, 1)
 
 
+def test_seats_that_are_blocked_are_no_capacity(state: s.Schedule) -> None:
+    found = preview(state, [command(s.ChangeCapacity, "morning", "0900", -2)], NOW, POLICY)
+    assert [(x.clock, x.capacity, x.new_capacity, x.free, x.new_free) for x in found.slots] == [
+        ("0900", 2, 0, 2, 0)
+    ]
+
+
 def test_the_first_refusal_ends_it(state: s.Schedule) -> None:
     found = preview(
         state,
