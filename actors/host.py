@@ -147,7 +147,8 @@ class Host:
                 return self.knows(command.appointment_id)
             case s.LeaveFor():
                 left = self.state.appointments.get(command.appointment_id)
-                return left is not None and left.successor == command.successor
+                left_for = None if left is None or left.reason != "changed" else left.successor
+                return left_for == command.successor
             case s.JoinWaitlist():
                 return command.wish_id in self.state.wishes
             case _:

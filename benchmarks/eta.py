@@ -131,6 +131,7 @@ class Told:
     session: int  # of the day; 0 where nobody asks
     at: float  # seconds of the day
     distance: int
+    p10: float | None
     p50: float
     p90: float | None
     waited: float
@@ -213,6 +214,7 @@ def _foretell(
                 number,
                 moment.at,
                 distance,
+                said.p10_seconds,
                 said.p50_seconds,
                 said.p90_seconds,
                 waited,
@@ -273,7 +275,7 @@ def _tickets(session: Session) -> Iterator[tuple[Moment, int, float]]:
 
 
 def _point(day: Day, moment: Moment, distance: int, p50: float, waited: float) -> Told:
-    return Told(moment.kind, day.year, day.number, 0, moment.at, distance, p50, None, waited)
+    return Told(moment.kind, day.year, day.number, 0, moment.at, distance, None, p50, None, waited)
 
 
 # Several rooms: nobody has published that, so it is put together from the same real consultations.
@@ -302,9 +304,8 @@ def pooled(days: Sequence[Day], rooms: int, ours: bool = True) -> Iterator[Told]
             if not ours:
                 for n in range(min(len(queue), DISTANCES[-1])):
                     waited = starts[now + 1 + n] - starts[now]
-                    yield Told(
-                        "start", day.year, at, 0, starts[now], n + 1, (n + 1) * average / rooms, None, waited
-                    )
+                    told = (n + 1) * average / rooms
+                    yield Told("start", day.year, at, 0, starts[now], n + 1, None, told, None, waited)
                 continue
             open_rooms = [_room(model, people, starts, served_by, now, room) for room in range(rooms)]
             waiting = [Waiting(person.kind) for person in queue[: DISTANCES[-1]]]
@@ -316,8 +317,8 @@ def pooled(days: Sequence[Day], rooms: int, ours: bool = True) -> Iterator[Told]
                     continue
                 waited = starts[now + 1 + n] - starts[now]
                 gathered.add(forecast.distance, forecast.z(waited))
-                p50, p90 = said.p50_seconds, said.p90_seconds
-                yield Told("start", day.year, at, 0, starts[now], n + 1, p50, p90, waited)
+                p10, p50, p90 = said.p10_seconds, said.p50_seconds, said.p90_seconds
+                yield Told("start", day.year, at, 0, starts[now], n + 1, p10, p50, p90, waited)
         visits = [session.visit(n) for _, session in group for n in range(len(session.starts))]
         turns += [visit.service_seconds + visit.pause_seconds for visit in visits]
         seen = seen.faded(service_times.KEPT) + tally(visits, model)
@@ -377,6 +378,7 @@ class Judged:
     mae: float
     bias: float
     pinball_p50: float
+    coverage_p10: float | None
     coverage_p50: float
     pinball_p90: float | None
     coverage_p90: float | None
@@ -392,7 +394,8 @@ def judge(method: str, told: Sequence[Told], moment: str) -> list[Judged]:
         total = Score()
         by_day: dict[int, list[int]] = {}
         for one in here:
-            scored = score(one.p50, one.p50 if one.p90 is None else one.p90, one.waited)
+            low, high = (one.p50 if said is None else said for said in (one.p10, one.p90))
+            scored = score(low, one.p50, high, one.waited)
             total += scored
             counted = by_day.setdefault(one.day, [0, 0])
             counted[0] += scored.below_p90
@@ -407,6 +410,7 @@ def judge(method: str, told: Sequence[Told], moment: str) -> list[Judged]:
                 total.absolute_error / total.n / 60,
                 total.error / total.n / 60,
                 total.pinball_p50 / total.n / 60,
+                total.below_p10 / total.n if says else None,
                 total.below_p50 / total.n,
                 total.pinball_p90 / total.n / 60 if says else None,
                 total.below_p90 / total.n if says else None,
@@ -449,6 +453,7 @@ def show(title: str, judged: Sequence[Judged]) -> None:
         ("n", lambda one: f"{one.n}"),
         ("MAE of P50, min", lambda one: f"{one.mae:.2f}"),
         ("bias of P50, min", lambda one: f"{one.bias:+.2f}"),
+        ("P10 covers, %", lambda one: "" if one.coverage_p10 is None else f"{100 * one.coverage_p10:.1f}"),
         ("P50 covers, %", lambda one: f"{100 * one.coverage_p50:.1f}"),
         ("P90 covers, %", lambda one: "" if one.coverage_p90 is None else f"{100 * one.coverage_p90:.1f}"),
         (

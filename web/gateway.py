@@ -75,9 +75,7 @@ class HttpGateway:
         self._tasks: list[asyncio.Task[None]] = []
         self._positions: dict[int, tuple[int, int]] = {}
         settings = config.settings
-        self._policy = keys.PolicyInForce(
-            of_settings(settings)
-        )
+        self._policy = keys.PolicyInForce(of_settings(settings))
         self._fallback = self._policy.policy
         logs.configure(config.settings.log_level, config.log_file)
 

@@ -39,7 +39,7 @@ class RedisDirectory(SqlDirectory):
     async def book(self, command: s.HoldSeat, b: Booking) -> int:
         number = await self._take(
             keys=[f"slot:{b.slot_id}", b"day:" + b.claims[0], b"time:" + b.claims[1]],
-            args=[self._capacity, b.id, command.hold_seconds * 1000],
+            args=[self._capacity, b.id, round((b.hold_until - b.now).total_seconds() * 1000)],
         )
         if number < 0:
             raise Full

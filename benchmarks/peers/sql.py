@@ -13,6 +13,7 @@ import asyncpg
 from engine.domain import schedule as s
 from engine.domain.eligibility import DepartmentRule, check
 from engine.domain.ids import ScheduleKey
+from engine.domain.limits import HOLD_SECONDS_DEFAULT
 from engine.domain.policy import Policy
 from engine.domain.refusal import Reason, Refusal
 from engine.records.facts import Question, facts
@@ -77,7 +78,7 @@ class Booking:
         self.schedule_id = key.schedule_id
         self.slot_id = key.slot_id(command.clock)
         self.now = datetime.now(UTC)
-        self.hold_until = self.now + timedelta(seconds=command.hold_seconds)
+        self.hold_until = self.now + timedelta(seconds=command.hold_seconds or HOLD_SECONDS_DEFAULT)
         self.starts_at = starts_at
         self.day = key.day
         self.claims = (

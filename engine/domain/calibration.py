@@ -28,6 +28,7 @@ BINS: Final = 160
 WIDTH: Final = 2 * Z_MAX / BINS
 PRIOR_FORECASTS: Final = 60.0
 """So many, as at the knot before (at the first: perfect ones), are believed in before any was seen."""
+LEVELS: Final = (0.1, 0.5, 0.9)
 KEPT: Final = 0.98
 """What a day's counts keep of their weight with every day that follows: half of it for 34 days."""
 
@@ -68,14 +69,15 @@ def quantile(counts: Sequence[float], level: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Correction:
-    """The z of P50 and of P90 at every distance up to DISTANCE_MAX, by steps; index 0 stands for 1."""
+    """The z of P10, P50 and P90 at every distance up to DISTANCE_MAX, by steps; index 0 stands for 1."""
 
+    lower: tuple[float, ...]
     middle: tuple[float, ...]
     upper: tuple[float, ...]
 
-    def at(self, distance: float) -> tuple[float, float]:
+    def at(self, distance: float) -> tuple[float, float, float]:
         index = _step(distance)
-        return self.middle[index], self.upper[index]
+        return self.lower[index], self.middle[index], self.upper[index]
 
 
 def _step(distance: float) -> int:
@@ -100,15 +102,15 @@ class Calibration:
         return Calibration(tuple(tuple(count * factor for count in counts) for counts in self.counts))
 
     def correction(self) -> Correction:
-        before, middles, uppers = NORMAL, [], []
+        before, found = NORMAL, []
         for counts in self.counts:
             # What is little known at this distance is believed to be as at the one before.
             knot = [count + PRIOR_FORECASTS * prior for count, prior in zip(counts, before, strict=True)]
             n = sum(knot)
             before = tuple(count / n for count in knot)
-            middles.append(quantile(before, 0.5))
-            uppers.append(quantile(before, 0.9))
-        return Correction(_between(middles), _between(uppers))
+            found.append([quantile(before, level) for level in LEVELS])
+        lower, middle, upper = (_between(knots) for knots in zip(*found, strict=True))
+        return Correction(lower, middle, upper)
 
     def plain(self) -> list[list[float]]:
         """As lists of numbers, to be stored: `Calibration(tuple(map(tuple, plain)))` reads it."""
@@ -145,6 +147,7 @@ class Score:
     """How good estimates were: sums over them, in seconds, that add up day by day."""
 
     n: int = 0
+    below_p10: int = 0
     below_p50: int = 0
     below_p90: int = 0
     error: float = 0.0  # of P50: how much too long
@@ -155,6 +158,7 @@ class Score:
     def __add__(self, other: "Score") -> "Score":
         return Score(
             self.n + other.n,
+            self.below_p10 + other.below_p10,
             self.below_p50 + other.below_p50,
             self.below_p90 + other.below_p90,
             self.error + other.error,
@@ -162,6 +166,10 @@ class Score:
             self.pinball_p50 + other.pinball_p50,
             self.pinball_p90 + other.pinball_p90,
         )
+
+    @property
+    def coverage_p10(self) -> float | None:
+        return self.below_p10 / self.n if self.n else None
 
     @property
     def coverage_p50(self) -> float | None:
@@ -180,10 +188,11 @@ class Score:
         return self.error / self.n if self.n else None
 
 
-def score(p50_seconds: float, p90_seconds: float, waited_seconds: float) -> Score:
+def score(p10_seconds: float, p50_seconds: float, p90_seconds: float, waited_seconds: float) -> Score:
     """Of one estimate."""
     return Score(
         n=1,
+        below_p10=int(waited_seconds <= p10_seconds),
         below_p50=int(waited_seconds <= p50_seconds),
         below_p90=int(waited_seconds <= p90_seconds),
         error=p50_seconds - waited_seconds,

@@ -208,8 +208,10 @@ def _have_share(slots: dict[str, Slot], session: RunningSession, share: Share) -
     return session.shares.index(share)
 
 
-def _who_may(share: Share) -> int:
-    return share.stages[-1].channels.bit_count() if share.stages else 0
+def _who_may(share: Share) -> tuple[int, int]:
+    """The more, the more may have it in the end; of equal ones the sooner."""
+    last = share.stages[-1] if share.stages else Stage(0, 0)
+    return last.channels.bit_count(), -last.at
 
 
 def plan_of(slots: dict[str, Slot]) -> Plan:

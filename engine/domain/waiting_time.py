@@ -1,4 +1,4 @@
-"""How long until it is somebody's turn: P50 and P90 for every ticket of a queue, in one pass.
+"""How long until it is somebody's turn: P10, P50 and P90 for every ticket of a queue, in one pass.
 
 What stands ahead is a sum: what is left of the consultations that run (the partial moments of a log-normal,
 given how long they have run), then everybody's who goes before. Means and variances of the parts add up
@@ -59,6 +59,8 @@ class Arrivals:
     kind: str = ""
 
 
+ROOT_HALF: Final = sqrt(0.5)
+DENSITY: Final = 1 / sqrt(2 * pi)
 SIGMA_MIN: Final = 0.01  # nothing is known to the second
 NO_ARRIVALS: Final = Arrivals()
 
@@ -78,6 +80,9 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
+    """Seconds from now. Nine in ten wait longer than P10: who must not be late goes by that."""
+
+    p10_seconds: float
     p50_seconds: float
     p90_seconds: float
 
@@ -202,11 +207,6 @@ class _Lane:
         self.drift += chance * drift
         self.ahead += chance
 
-    @property
-    def uncertainty(self) -> float:
-        """The variance of `free`."""
-        return self.variance + self.shared**2 + self.drift**2
-
     def load(self, arrivals: Arrivals) -> tuple[float, float]:
         """What so many arrivals would take of this room's time, and the same of the squares."""
         mean, variance, _ = self._turns(arrivals.kind)[stretch(self._room.since_open_seconds)]
@@ -224,38 +224,41 @@ class _Turn:
 
 
 def _turn(lanes: Sequence[_Lane]) -> _Turn:
+    first = lanes[0]
     if len(lanes) == 1:
-        return _Turn(lanes[0].free, lanes[0], lanes)
-    first = min(lanes, key=lambda lane: lane.free)
-    near = [lane for lane in lanes if lane.free <= first.free + 2 * sqrt(lane.spread + first.spread)]
+        return _Turn(first.free, first, lanes)
+    for lane in lanes:
+        if lane.free < first.free:
+            first = lane
+    soon, spread = first.free, first.spread
+    near = [lane for lane in lanes if (lane.free - soon) ** 2 <= 4 * (lane.spread + spread)]
     mu, variance = _logarithm(first)
     for lane in near:
         if lane is not first:
             mu, variance = _least(mu, variance, *_logarithm(lane))
-    return _Turn(min(first.free, exp(mu + variance / 2)), first, near)
+    return _Turn(min(soon, exp(mu + variance / 2)), first, near)
 
 
 def _logarithm(lane: _Lane) -> tuple[float, float]:
     """Mean and variance of the logarithm of when a lane is free."""
-    free = max(lane.free, SHORTEST_SECONDS)
-    variance = log1p(lane.spread / free**2)
+    free = lane.free if lane.free > SHORTEST_SECONDS else SHORTEST_SECONDS
+    variance = log1p(lane.spread / (free * free))
     return log(free) - variance / 2, variance
 
 
 def _least(mean: float, variance: float, other: float, its_variance: float) -> tuple[float, float]:
     """Mean and variance of the lesser of two independent normals (Clark 1961)."""
-    apart = sqrt(variance + its_variance)
-    if apart == 0:
+    both = variance + its_variance
+    if both == 0:
         return min(mean, other), 0.0
+    apart = sqrt(both)
     at = (other - mean) / apart
-    below = 0.5 * (1 + erf(at / sqrt(2)))
-    bend = apart * exp(-at * at / 2) / sqrt(2 * pi)
-    least = mean * below + other * (1 - below) - bend
-    square = (
-        (mean * mean + variance) * below
-        + (other * other + its_variance) * (1 - below)
-        - (mean + other) * bend
-    )
+    below = 0.5 + 0.5 * erf(at * ROOT_HALF)
+    bend = apart * exp(-0.5 * at * at) * DENSITY
+    least = other + (mean - other) * below - bend
+    square = mean * mean + variance
+    its_square = other * other + its_variance
+    square = its_square + (square - its_square) * below - (mean + other) * bend
     return least, max(0.0, square - least * least)
 
 
@@ -271,8 +274,11 @@ def _serve(lanes: Sequence[_Lane], person: Waiting, turn: _Turn) -> None:
 def _forecast(turn: _Turn, rooms: int, arrivals: Arrivals, due_seconds: float) -> Forecast:
     n = len(turn.near)
     mean = turn.mean
-    variance = sum(lane.uncertainty for lane in turn.near) / n**2
-    distance = sum(lane.ahead for lane in turn.near) / n
+    variance = distance = 0.0
+    for lane in turn.near:
+        variance += lane.variance + lane.shared**2 + lane.drift**2
+        distance += lane.ahead
+    variance, distance = variance / n**2, distance / n
     if arrivals.per_second > 0:
         load, squares = (
             sum(parts) / n for parts in zip(*(lane.load(arrivals) for lane in turn.near), strict=True)
@@ -299,13 +305,20 @@ def estimates(
         if forecast is None:
             found.append(None)
             continue
-        middle, upper = correction.at(forecast.distance)
-        p50 = exp(forecast.mu + middle * forecast.sigma)
-        p90 = exp(forecast.mu + max(middle, upper) * forecast.sigma)
+        lower, middle, upper = correction.at(forecast.distance)
+        one = Estimate(
+            exp(forecast.mu + lower * forecast.sigma),
+            exp(forecast.mu + middle * forecast.sigma),
+            exp(forecast.mu + upper * forecast.sigma),
+        )
         if person.due_seconds <= 0:
             last = before.get(person.practitioner_id)
             if last is not None:
-                pass
-            before[person.practitioner_id] = Estimate(p50, p90)
-        found.append(Estimate(p50, p90))
+                one = Estimate(
+                    max(one.p10_seconds, last.p10_seconds),
+                    max(one.p50_seconds, last.p50_seconds),
+                    max(one.p90_seconds, last.p90_seconds),
+                )
+            before[person.practitioner_id] = one
+        found.append(one)
     return found

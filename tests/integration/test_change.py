@@ -281,6 +281,19 @@ async def test_an_offer_to_whoever_is_affected_is_taken_up(pair: Pair) -> None:
     await pair.check()
 
 
+async def test_an_offer_that_has_ended_is_not_left_for_although_the_fate_names_it(pair: Pair) -> None:
+    off = s.SetSessionStatus(uid("off"), -1, "staff:1", "", "morning", "suspended", "ill")
+    await pair.ask(HERE, off)
+    await step_of(pair, "hold")
+    await pair.ask(HERE, s.DecideFate(OLD, "offered", NEW))
+    await pair.ask(THERE, cancel(NEW))
+    before = len(await pair.world.events(1))
+    assert await step_of(pair, "leave") == Refusal(Reason.CHANGE_GIVEN_UP)
+    assert len(await pair.world.events(1)) == before, "tried, although it was known to be in vain"
+    assert (await pair.world.appointments())[OLD].fate == "offered"
+    await pair.check()
+
+
 async def test_a_session_moves_while_a_number_is_changed_for_one_of_its_slots(pair: Pair) -> None:
     await step_of(pair, "hold")
     shown = (await pair.world.appointments())[NEW]

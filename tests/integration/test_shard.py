@@ -12,6 +12,7 @@ from actors.shard import PASSIVATE_AFTER_MS
 from engine.domain import schedule as s
 from engine.domain.ids import ScheduleKey
 from engine.domain.limits import BATCH_COMMANDS_MAX, SHARD_MAILBOX_MAX
+from engine.domain.planning import PlannedSlot, Session, plan_as_data
 from engine.domain.refusal import Reason, Refusal
 from engine.journal.codec import pack_asks, unpack_replies
 from engine.records.appointments import seats_taken
@@ -449,6 +450,43 @@ async def test_a_seat_given_back_by_a_lost_confirmation_is_in_the_feed(world: Po
     assert (await changes(served, before)).remaining == {FAMOUS.slot_id("0800"): 10}
     await served.stop()
     await other.stop()
+
+
+async def test_a_day_that_is_opened_by_hand_is_in_the_feed(world: PostgresWorld, served: Served) -> None:
+    key = ScheduleKey(FAMOUS.practitioner_id, "2026-11-25")
+    slots = (PlannedSlot("1900", world.clock() + HOUR, 2),)
+    session = Session("night", "cardio", "expert", None, 100, slots)
+    before = here(served)
+    await served.ask(key, s.OpenSession(uid("open"), -1, "staff:1", "", session))
+    news = await changes(served, before)
+    assert news.plans == {key.schedule_id: plan_as_data((session,))}
+    assert news.remaining == {key.slot_id("1900"): 2}
+
+
+async def test_a_seat_that_comes_back_is_offered_before_anybody_else_can_ask(
+    world: PostgresWorld, served: Served
+) -> None:
+    """And when the offer ends, by the timer alone, the next one gets it."""
+    key = doctor(3)
+    await world.publish(key, plan(world.clock() + 4 * HOUR, 1))
+    await served.ask(key, hold_of(1), confirm(uid("a", 1), person(1)[0]))
+    now = world.clock()
+    joins = [
+        s.JoinWaitlist(uid("w", n), *person(n)[:1], person(n)[1:], (), 0, now + n, now + HOUR, uid("seed", n))
+        for n in (2, 3)
+    ]
+    assert [reply.position for reply in await served.ask(key, *joins)] == [1, 2]
+    _, refused = await served.ask(key, cancel(uid("a", 1), person(1)[0]), hold_of(4))
+    assert refused == Refusal(Reason.SLOT_FULL)
+    for n in (2, 3):
+        offered = [x for x in (await world.appointments()).values() if x.status == s.Status.PENDING]
+        assert [(x.patient_id, x.wish_id) for x in offered] == [(person(n)[1], uid("w", n))]
+        before = here(served)
+        world.clock.advance(seconds=15 * 60)
+        await changes(served, before)
+        await served.shard._commit.drain()
+    assert not any(x.status == s.Status.PENDING for x in (await world.appointments()).values())
+    await audit(world, list(served.shard._hosts.values()), [0])
 
 
 async def test_the_conservation_metric_reads_0_until_a_seat_is_damaged(

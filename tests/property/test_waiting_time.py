@@ -19,7 +19,7 @@ from engine.domain.service_times import (
     tally,
     tally_of_plain,
 )
-from engine.domain.waiting_time import Arrivals, Room, Waiting, estimates, forecasts
+from engine.domain.waiting_time import Arrivals, Estimate, Room, Waiting, estimates, forecasts
 
 KINDS = ("first", "return", "report")
 DOCTORS = ("a", "b", "c", "d")
@@ -78,18 +78,19 @@ def learned(of: list[list[Visit]]) -> ServiceModel:
 def test_everybody_is_told_something_sensible(of, rooms, queue, going_before, put_right) -> None:  # type: ignore[no-untyped-def]
     told = estimates(forecasts(learned(of), rooms, queue, going_before), queue, put_right)
     open_doctors = {one.practitioner_id for one in rooms}
-    here: dict[str | None, tuple[float, float]] = {}
+    here: dict[str | None, Estimate] = {}
     for person, one in zip(queue, told, strict=True):
         possible = bool(rooms) if person.practitioner_id is None else person.practitioner_id in open_doctors
         assert (one is not None) == possible
         if one is None:
             continue
-        assert 0 < one.p50_seconds <= one.p90_seconds < math.inf
+        assert 0 < one.p10_seconds <= one.p50_seconds <= one.p90_seconds < math.inf
         if person.due_seconds <= 0:
-            before = here.get(person.practitioner_id, (0.0, 0.0))
-            here[person.practitioner_id] = (one.p50_seconds, one.p90_seconds)
-            assert before <= here[person.practitioner_id]
-            assert before[1] <= one.p90_seconds
+            before = here.get(person.practitioner_id, one)
+            here[person.practitioner_id] = one
+            assert before.p10_seconds <= one.p10_seconds
+            assert before.p50_seconds <= one.p50_seconds
+            assert before.p90_seconds <= one.p90_seconds
 
 
 @given(days, room, st.lists(kind, min_size=1, max_size=10), kind)
@@ -164,8 +165,8 @@ def test_time_that_passes_never_puts_the_end_earlier(door: Room, elapsed: float,
 @given(st.lists(st.tuples(st.integers(1, 30), st.floats(-9, 9)), max_size=80), st.integers(1, 40))
 def test_a_correction_is_in_order_and_adds_up(seen: list[tuple[int, float]], at: int) -> None:
     whole = calibration(seen)
-    middle, upper = whole.correction().at(at)
-    assert -4 <= middle <= upper <= 4
+    lower, middle, upper = whole.correction().at(at)
+    assert -4 <= lower <= middle <= upper <= 4
     parts = calibration(seen[::2]) + calibration(seen[1::2])
     for mine, theirs in zip(whole.counts, parts.counts, strict=True):
         assert mine == pytest.approx(theirs)
