@@ -287,7 +287,16 @@ class Shard:
                 day_claim, time_claim = s.claims_wanted(slot, patient_id, appointment_id, day, None)
                 asked.append((number, date.fromisoformat(day), rule, replaces))
                 questions.append(
-                    Question(appointment_id, patient_id, command.account_id, day_claim, time_claim)
+                    Question(
+                        appointment_id,
+                        patient_id,
+                        command.account_id,
+                        slot.session.department_id,
+                        day,
+                        day_claim,
+                        time_claim,
+                        bool(command.visit),
+                    )
                 )
         return asked, questions
 

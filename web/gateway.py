@@ -36,7 +36,7 @@ from integrations.wechat.client import WeChatClient
 from web import keys
 from web.admission import Admission
 from web.app import make_app
-from web.attendance import mark_no_shows
+from web.attendance import mark_no_shows, release_unconfirmed
 from web.auth import Tokens
 from web.door import Door
 from web.patient.express import HoldLane
@@ -53,6 +53,7 @@ RETRY_SECONDS = 0.2
 FEED_PAUSE_SECONDS = 0.1  # what changes meanwhile comes merged; nobody sees a tenth of a second
 CLOSE_SECONDS_MAX = 5.0
 NO_SHOW_SECONDS = 60.0
+UNCONFIRMED_SECONDS = 30.0
 CONDUCT_SECONDS = 60.0
 FORGET_SECONDS = 3600.0
 
@@ -222,6 +223,7 @@ def _rounds(app: web.Application) -> list[Round]:
 
     return [
         Round("no shows", NO_SHOW_SECONDS, partial(mark_no_shows, app)),
+        Round("unconfirmed", UNCONFIRMED_SECONDS, partial(release_unconfirmed, app)),
         Round("conduct", CONDUCT_SECONDS, review_conduct),
         Round("old keys", FORGET_SECONDS, forget),
         *app[keys.WISHES].rounds(),

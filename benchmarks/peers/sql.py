@@ -81,6 +81,7 @@ class Booking:
         self.hold_until = self.now + timedelta(seconds=command.hold_seconds or HOLD_SECONDS_DEFAULT)
         self.starts_at = starts_at
         self.day = key.day
+        self.department_id = department_id
         self.claims = (
             command.patient_id + f"{department_id}/{key.day}".encode(),
             command.patient_id + int(starts_at.timestamp() * 1000).to_bytes(8, "big"),
@@ -187,7 +188,15 @@ class SqlDirectory:
         claims = [
             s.Claim(s.Scope(n + 1), key, command.appointment_id, None) for n, key in enumerate(b.claims)
         ]
-        question = Question(command.appointment_id, command.patient_id, command.account_id, *claims)
+        question = Question(
+            command.appointment_id,
+            command.patient_id,
+            command.account_id,
+            b.department_id,
+            b.day,
+            *claims,
+            wants_last_visit=False,
+        )
         (known,) = await facts(self._pool, [question])
         now = int(b.now.timestamp() * 1000)
         return check(known, DepartmentRule(), self._policy, date.fromisoformat(b.day), now)

@@ -88,6 +88,14 @@ class Waitlist:
 
 
 @dataclass(frozen=True, slots=True)
+class Attendance:
+    """Whoever booked long ago is asked whether he still comes; without an answer his seat goes to others."""
+
+    asked_minutes: int  # before the slot: from then on one may answer. Who books later is not asked
+    by_minutes: int  # before the slot: the last moment to answer
+
+
+@dataclass(frozen=True, slots=True)
 class Terms:
     """The rules of one department and number class."""
 
@@ -103,6 +111,7 @@ class Terms:
     pools: tuple[Pool, ...] = ()
     returned: Returned = Returned()
     waitlist: Waitlist = Waitlist()
+    attendance: Attendance | None = None  # None: nobody is asked
 
     def __post_init__(self) -> None:
         assert 0 < self.hold_seconds <= HOLD_SECONDS_MAX

@@ -240,6 +240,21 @@ class SubstituteSession:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfirmAttendance:
+    """Says that the patient will come."""
+
+    appointment_id: bytes
+    account_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseUnconfirmed:
+    """Gives a number back whose patient was asked whether he comes, and did not answer in time."""
+
+    appointment_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerSubstitute:
     appointment_id: bytes
     account_id: bytes
@@ -271,6 +286,8 @@ Command = (
     | LeaveWaitlist
     | OfferSeats
     | RecordAttendance
+    | ConfirmAttendance
+    | ReleaseUnconfirmed
     | AnswerSubstitute
     | DecideFate
     | Structural
@@ -311,7 +328,7 @@ class SeatBooked:
 @dataclass(frozen=True, slots=True)
 class SeatReleased:
     appointment_id: bytes
-    reason: str  # cancelled | expired | lost_claim | changed | suspended | substitute_declined
+    reason: str  # cancelled | excused | expired | changed | suspended | substitute_declined | …
     by: str = ""
     note: str = ""
     cooling_until: int = 0  # the seat is free again from then on; 0: at once
@@ -408,6 +425,11 @@ class AttendanceRecorded:
 
 
 @dataclass(frozen=True, slots=True)
+class AttendanceConfirmed:
+    appointment_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class WishAdded:
     wish_id: bytes
     account_id: bytes
@@ -446,6 +468,7 @@ Event = (
     | SubstituteAnswered
     | FateDecided
     | AttendanceRecorded
+    | AttendanceConfirmed
     | WishAdded
     | WishEnded
 )
@@ -488,6 +511,7 @@ class Appointment:
     successor: bytes = b""
     fate: str = ""
     consent: bool | None = None  # to a substitute
+    will_come: bool = False
 
 
 @dataclass(slots=True)
@@ -584,6 +608,10 @@ def decide(
             return _offer(schedule, now, policy)
         case RecordAttendance():
             return _attend(schedule, command, now)
+        case ConfirmAttendance():
+            return _confirm_attendance(schedule, command, now)
+        case ReleaseUnconfirmed():
+            return _release_unconfirmed(schedule, command, now, policy, chance)
         case AnswerSubstitute():
             return _answer_substitute(schedule, command, now, policy, chance)
         case DecideFate():
@@ -857,7 +885,9 @@ def _cancel(
     if not command.by and appointment.status is not Status.PENDING and last <= now and not _is_excused(slot):
         return Refusal(Reason.CANCEL_TOO_LATE, {"until": last})
     expired = appointment.status is Status.PENDING and appointment.hold_until <= now
-    reason = "expired" if expired else "cancelled"
+    # Whom the hospital itself has put out has given nothing back that he should be blamed for.
+    freely = "excused" if appointment.status is Status.BOOKED and _is_excused(slot) else "cancelled"
+    reason = "expired" if expired else freely
     released = _release(
         schedule, command.appointment_id, reason, now, terms, chance, command.by, command.note
     )
@@ -1172,6 +1202,35 @@ def _attend(schedule: Schedule, command: RecordAttendance, now: int) -> list[Eve
     return [AttendanceRecorded(command.appointment_id, command.status, command.by)]
 
 
+def _confirm_attendance(schedule: Schedule, command: ConfirmAttendance, now: int) -> list[Event] | Refusal:
+    appointment = schedule.appointments.get(command.appointment_id)
+    if appointment is None or appointment.account_id != command.account_id:
+        return Refusal(Reason.NO_SUCH_APPOINTMENT)
+    if appointment.will_come:
+        return []
+    if appointment.status is not Status.BOOKED:
+        return Refusal(Reason.WRONG_STATE, {"status": appointment.status})
+    if schedule.slots[appointment.clock].starts_at <= now:
+        return Refusal(Reason.SLOT_PAST)
+    return [AttendanceConfirmed(command.appointment_id)]
+
+
+def _release_unconfirmed(
+    schedule: Schedule, command: ReleaseUnconfirmed, now: int, policy: Policy, chance: int
+) -> list[Event] | Refusal:
+    appointment = schedule.appointments.get(command.appointment_id)
+    if appointment is None:
+        return Refusal(Reason.NO_SUCH_APPOINTMENT)
+    if appointment.status is not Status.BOOKED or appointment.will_come or appointment.fate:
+        return []
+    slot = schedule.slots[appointment.clock]
+    terms = policy.terms_of(slot.session.department_id, slot.session.number_class_id)
+    asked = terms.attendance
+    if asked is None or not slot.starts_at - asked.by_minutes * 60_000 <= now < slot.starts_at:
+        return []
+    return [_release(schedule, command.appointment_id, "unconfirmed", now, terms, chance)]
+
+
 def _answer_substitute(
     schedule: Schedule, command: AnswerSubstitute, now: int, policy: Policy, chance: int
 ) -> list[Event] | Refusal:
@@ -1461,6 +1520,8 @@ def apply(schedule: Schedule, event: Event) -> None:
             appointment.fate, appointment.successor = event.fate, event.successor
         case AttendanceRecorded():
             _apply_attendance(schedule, event)
+        case AttendanceConfirmed():
+            schedule.appointments[event.appointment_id].will_come = True
         case WishAdded():
             schedule.wishes[event.wish_id] = Wish(
                 event.wish_id,
@@ -1649,7 +1710,9 @@ def reply_to(schedule: Schedule, command: Command) -> Reply:
     match command:
         case HoldSeat() | ConfirmAppointment() | CancelAppointment() | LeaveFor() | SettleChange():
             return answer(schedule, command.appointment_id)
-        case RecordAttendance() | AnswerSubstitute() | DecideFate():
+        case RecordAttendance() | AnswerSubstitute() | DecideFate() | ConfirmAttendance():
+            return answer(schedule, command.appointment_id)
+        case ReleaseUnconfirmed():
             return answer(schedule, command.appointment_id)
         case HoldGroup():
             return Many(tuple(answer(schedule, appointment_id) for appointment_id, _ in command.members))

@@ -1,7 +1,7 @@
 """How long a consultation takes: learned per practitioner and visit kind, from finished ones.
 
-The model is log-normal: consultation times have been found so wherever they were looked at (Cayirli and
-Veral 2003; the real ones of docs/WAITING_TIME.md too). In logarithms of seconds
+The model is log-normal: consultation times are skewed to the right, and log-normal in many studies (Cayirli
+and Veral 2003 review them; the real ones of docs/WAITING_TIME.md are). In logarithms of seconds
 
     time = level(practitioner, kind) + course(stretch of the session) + pace(practitioner, today) + rest
 

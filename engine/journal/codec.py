@@ -35,6 +35,7 @@ EVENT_CODES: Final[dict[type, int]] = {
     schedule.AttendanceRecorded: 17,
     schedule.WishAdded: 18,
     schedule.WishEnded: 19,
+    schedule.AttendanceConfirmed: 20,
 }
 COMMAND_CODES: Final[dict[type, int]] = {
     schedule.HoldSeat: 1,
@@ -55,6 +56,8 @@ COMMAND_CODES: Final[dict[type, int]] = {
     schedule.SubstituteSession: 16,
     schedule.AnswerSubstitute: 17,
     schedule.DecideFate: 18,
+    schedule.ConfirmAttendance: 19,
+    schedule.ReleaseUnconfirmed: 20,
 }
 
 _EVENTS = {code: kind for kind, code in EVENT_CODES.items()}

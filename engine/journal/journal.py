@@ -81,6 +81,8 @@ class More:
     """[appointment, fate, successor]."""
     successors: list[list[object]] = field(default_factory=list)
     """[appointment, the one that came in its place]."""
+    coming: list[str] = field(default_factory=list)
+    """Appointments whose patients said that they will come."""
     wishes: list[list[object]] = field(default_factory=list)
     """[wish, status, appointment]."""
     yields: list[list[object]] = field(default_factory=list)
@@ -95,6 +97,7 @@ class More:
         self.moved += other.moved
         self.fates += other.fates
         self.successors += other.successors
+        self.coming += other.coming
         self.wishes += other.wishes
         self.yields += other.yields
         self.errands += other.errands
@@ -268,6 +271,8 @@ def _enact_the_rest(schedule: s.Schedule, key: ScheduleKey, event: s.Event, now:
             entry.more.plans = _plan(schedule, key)
         case s.FateDecided():
             entry.more = More(fates=[[event.appointment_id.hex(), event.fate, event.successor.hex() or None]])
+        case s.AttendanceConfirmed():
+            entry.more = More(coming=[event.appointment_id.hex()])
         case s.WishAdded():
             entry.more = More(wishes=[[event.wish_id.hex(), "waiting", None]])
         case s.WishEnded():

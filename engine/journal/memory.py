@@ -39,6 +39,7 @@ class Store:
     held_for: dict[bytes, list[object]] = field(default_factory=dict)  # [replaces, wish, changes, by]
     fates: dict[bytes, tuple[str | None, str | None]] = field(default_factory=dict)
     successors: dict[bytes, str] = field(default_factory=dict)
+    coming: set[bytes] = field(default_factory=set)
     wishes: dict[bytes, tuple[str, str | None]] = field(default_factory=dict)  # [status, appointment]
     errands: dict[tuple[str, str], dict[str, object]] = field(default_factory=dict)
 
@@ -146,6 +147,7 @@ class MemoryJournal:
             )  # type: ignore[assignment]
         for appointment_id, successor in more.successors:
             store.successors[bytes.fromhex(str(appointment_id))] = str(successor)
+        store.coming.update(map(bytes.fromhex, more.coming))
         for wish_id, status, appointment in more.wishes:
             store.wishes[bytes.fromhex(str(wish_id))] = (str(status), appointment and str(appointment))  # type: ignore[assignment]
         for scope, key, owner, expires_at in more.yields:

@@ -14,6 +14,7 @@ alter table appointment
     add column wish_id         uuid,                           -- the wish it was offered to
     add column changes         smallint not null default 0,    -- how often this booking was changed
     add column booked_by       text     not null default '',   -- staff who booked it; '' the account itself
+    add column will_come       boolean  not null default false, -- the patient said so when asked
     add column fate            text;                           -- once its session was called off
 create index appointment_of_schedule on appointment (schedule_id);
 create index appointment_ahead on appointment (starts_at) where status = 2;
@@ -85,6 +86,9 @@ begin
 
     update appointment a set successor = (x ->> 1)::uuid
       from jsonb_array_elements(more -> 'successors') x where a.id = (x ->> 0)::uuid;
+
+    update appointment set will_come = true
+     where id in (select c::uuid from jsonb_array_elements_text(more -> 'coming') c);
 
     update wish w set status = x.status, appointment_id = coalesce(x.appointment, w.appointment_id),
                       updated_at = now()

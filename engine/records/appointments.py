@@ -14,7 +14,8 @@ from engine.records.catalog import ScheduleRow, schedule_row
 _COLUMNS: Final = (
     "a.id, a.schedule_id, a.slot_id, a.number, a.patient_id, a.account_id, a.status, a.reason, a.fee_fen,"
     " a.starts_at, a.hold_until, a.created_at, a.updated_at, a.department_id, a.channel, a.replaces,"
-    " a.successor, a.wish_id, a.changes, a.fate, a.booked_by, p.name as patient_name"
+    " a.successor, a.wish_id, a.changes, a.fate, a.booked_by, a.will_come, a.number_class_id,"
+    " p.name as patient_name"
 )
 
 
@@ -40,6 +41,8 @@ class AppointmentRecord:
     successor: bytes | None  # what came, or would come, in its place
     wish_id: bytes | None
     changes: int
+    will_come: bool  # the patient said so when asked
+    number_class_id: str
     booked_by: str  # staff or "system", for somebody else; "": the account itself
     fate: str | None  # once its session was called off: engine/domain/policy.py Fate, or "affected"
 
@@ -119,6 +122,8 @@ def _record(row: asyncpg.Record) -> AppointmentRecord:
         successor=_bytes(row["successor"]),
         wish_id=_bytes(row["wish_id"]),
         changes=row["changes"],
+        will_come=row["will_come"],
+        number_class_id=row["number_class_id"],
         booked_by=row["booked_by"],
         fate=row["fate"],
     )
@@ -150,6 +155,29 @@ async def affected_of(pool: asyncpg.Pool, schedule_id: str) -> list[Affected]:
         schedule_id,
     )
     return [Affected(*row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """A booked number whose patient has not said that he will come."""
+
+    id: bytes
+    schedule_id: str
+    department_id: str
+    number_class_id: str
+    starts_at: datetime
+    created_at: datetime
+
+
+async def unanswered(pool: asyncpg.Pool, within_minutes: int) -> list[Unanswered]:
+    """Those of the next so many minutes."""
+    rows = await pool.fetch(
+        "select id, schedule_id, department_id, number_class_id, starts_at, created_at from appointment"
+        " where status = 2 and not will_come and fate is null"
+        "   and starts_at > now() and starts_at < now() + make_interval(mins => $1) order by starts_at",
+        within_minutes,
+    )
+    return [Unanswered(row["id"].bytes, *row[1:]) for row in rows]
 
 
 async def not_come(pool: asyncpg.Pool, after_minutes: int, limit: int) -> list[tuple[bytes, str]]:

@@ -15,24 +15,12 @@ class Question:
     appointment_id: bytes
     patient_id: bytes
     account_id: bytes
+    department_id: str
+    day: str  # yyyy-mm-dd, of the visit
     department_day: Claim
     time: Claim
     wants_last_visit: bool = True
     """False saves a look-up where it does not matter whether this is a follow-up."""
-
-    @property
-    def department_id(self) -> str:
-        return self._place()[0]
-
-    @property
-    def day(self) -> str:
-        """yyyy-mm-dd, of the visit."""
-        return self._place()[1]
-
-    def _place(self) -> tuple[str, str]:
-        # The claim's key says both: the patient, then department/day.
-        department_id, _, day = self.department_day.key[len(self.patient_id) :].decode().rpartition("/")
-        return department_id, day
 
 
 # A look-up of one patient's numbers serves both counts: those of a day lie ahead, or began within that day.

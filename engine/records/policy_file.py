@@ -16,6 +16,7 @@ from engine.domain.policy import (
     APPROVERS,
     EVERYBODY,
     SUBSTITUTES,
+    Attendance,
     Channel,
     ConductRule,
     Fate,
@@ -180,6 +181,8 @@ def _level(value: Value, *sections: str) -> _Level:
         _put(given, "pools", _pools(entries["pools"]))
     if "returned" in entries:
         _put(given, "returned", _returned(entries["returned"]))
+    if "attendance" in entries:
+        _put(given, "attendance", _attendance(entries["attendance"]))
     waitlist = _waitlist(entries["waitlist"]) if "waitlist" in entries else {}
     return _Level(given, waitlist, entries.get("closes", entries.get("waitlist")))
 
@@ -256,7 +259,7 @@ _TERMS: Final[Mapping[str, tuple[str, Take]]] = {
     "follow_ups_max": ("follow_ups_max", _limit(SLOT_CAPACITY_MAX)),
     "follow_up_within": ("follow_up_days", _days(0, CONDUCT_DAYS_MAX)),
 }
-_LISTS: Final = ("openings", "pools", "returned", "waitlist")
+_LISTS: Final = ("openings", "pools", "returned", "waitlist", "attendance")
 
 assert {name for name, _ in _TERMS.values()} | set(_LISTS) == {f.name for f in fields(Terms)}
 
@@ -380,6 +383,26 @@ def _returned(value: Value) -> Returned | Wrong:
         entries["to"].wrong("the window ends before it begins: `to` must be longer than `from`")
         return WRONG
     return Returned(mode, *seconds)
+
+
+def _attendance(value: Value) -> Attendance | None | Wrong:
+    if value.is_word("never"):
+        return None
+    entries = value.mapping(_ATTENDANCE, _ATTENDANCE)
+    minutes = [
+        entries[name].duration("m", 1, MINUTES_BEFORE_MAX) if name in entries else None
+        for name in _ATTENDANCE
+    ]
+    asked, by = minutes
+    if asked is None or by is None:
+        return WRONG
+    if asked <= by:
+        entries["by"].wrong("nobody could answer: `by` must be nearer to the visit than `from`")
+        return WRONG
+    return Attendance(asked, by)
+
+
+_ATTENDANCE: Final = ("from", "by")
 
 
 def _waitlist(value: Value) -> Layer:

@@ -27,6 +27,9 @@ WORDS: Final[dict[str, tuple[str, str]]] = {
     "changed": ("改签到其他号", "Changed to another number"),
     "suspended": ("因停诊释放", "Released because the session is called off"),
     "substitute_declined": ("因不接受替诊而取消", "Cancelled because the substitute was declined"),
+    "excused": ("因医院调整而取消", "Cancelled after the hospital changed the session"),
+    "unconfirmed": ("未确认到诊，号已释放", "Went back: nobody said that they would come"),
+    "will_come": ("确认到诊", "Said that they will come"),
     "released": ("号源释放", "Released"),
     "arrived": ("签到", "Arrived"),
     "fulfilled": ("就诊完成", "Seen"),
@@ -154,6 +157,8 @@ def _tell(lines: list[Line], state: s.Schedule, one: Recorded, revised: s.Schedu
             what = _ATTENDANCE[s.Status(event.status)]
             by = event.by or SYSTEM
             lines.append(Line(one.version, one.at, what, by, appointment_id=event.appointment_id))
+        case s.AttendanceConfirmed():
+            lines.append(Line(one.version, one.at, "will_come", SELF, appointment_id=event.appointment_id))
         case s.SubstituteAnswered():
             what = "substitute_accepted" if event.accepted else "substitute_refused"
             lines.append(Line(one.version, one.at, what, SELF, appointment_id=event.appointment_id))
@@ -172,7 +177,17 @@ def _tell(lines: list[Line], state: s.Schedule, one: Recorded, revised: s.Schedu
             _tell_of_the_day(lines, state, one, revised)
 
 
-_RELEASED: Final = ("cancelled", "expired", "changed", "suspended", "substitute_declined", "released")
+_RELEASED: Final = (
+    "cancelled",
+    "excused",
+    "expired",
+    "changed",
+    "suspended",
+    "substitute_declined",
+    "unconfirmed",
+    "released",
+)
+_BY_THE_PATIENT: Final = ("cancelled", "excused", "changed", "substitute_declined")
 
 
 def _held(state: s.Schedule, one: Recorded, event: s.SeatHeld) -> Line:
@@ -189,7 +204,7 @@ def _held(state: s.Schedule, one: Recorded, event: s.SeatHeld) -> Line:
 
 def _released(state: s.Schedule, one: Recorded, event: s.SeatReleased) -> Line:
     what = event.reason if event.reason in _RELEASED else "released"
-    by = event.by or (SELF if what in ("cancelled", "changed", "substitute_declined") else SYSTEM)
+    by = event.by or (SELF if what in _BY_THE_PATIENT else SYSTEM)
     details = {"slot": _at(state.appointments[event.appointment_id].clock)}
     if event.successor:
         details["successor"] = event.successor.hex()
@@ -251,6 +266,7 @@ def _tell_of_the_day(
             | s.SeatRestored()
             | s.FateDecided()
             | s.AttendanceRecorded()
+            | s.AttendanceConfirmed()
             | s.SubstituteAnswered()
             | s.CoolingEnded()
             | s.WishAdded()

@@ -530,6 +530,8 @@ def question(patient: bytes = PATIENT, day: str = "2026-11-24", **more: Any) -> 
         number,
         patient,
         ACCOUNT,
+        "cardio/x",
+        day,
         of_department_day(patient, "cardio/x", day, number, None),
         of_time(patient, 1, number, None),
         **more,

@@ -123,7 +123,9 @@ async def right(pool: asyncpg.Pool, account_id: bytes, patient_id: bytes) -> tup
         of_department_day(patient_id, "cardio", "2026-11-24", number, None),
         of_time(patient_id, 1, number, None),
     )
-    (found,) = await facts(pool, [Question(number, patient_id, account_id, day, time)])
+    (found,) = await facts(
+        pool, [Question(number, patient_id, account_id, "cardio", "2026-11-24", day, time)]
+    )
     return found.is_of_account, found.delegated_until
 
 

@@ -627,6 +627,17 @@ class Day(RuleBasedStateMachine):
             assert self.schedule.appointments[appointment].status == status
             assert before not in (s.Status.PENDING, s.Status.CANCELLED)
 
+    @precondition(lambda self: self.schedule.appointments)
+    @rule(which=st.integers(0, 30), account=st.sampled_from(ACCOUNTS), answers=st.booleans())
+    def asked_whether_they_come(self, which: int, account: bytes, answers: bool) -> None:
+        """Who said that he comes keeps his number, whatever is released."""
+        appointment = list(self.schedule.appointments)[which % len(self.schedule.appointments)]
+        if answers:
+            self.run(s.ConfirmAttendance(appointment, account))
+        kept = self.schedule.appointments[appointment].will_come
+        outcome = self.run(s.ReleaseUnconfirmed(appointment))
+        assert not (kept and outcome), "he said that he would come"
+
     # The day itself.
 
     def command(self, again: bool) -> bytes:

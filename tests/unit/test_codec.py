@@ -262,6 +262,7 @@ GOLDEN_EVENTS = [
         ("93c410000102030405060708090a0b0c0d0e0f06a773746166663a31"),
         s.AttendanceRecorded(A, 6, "staff:1"),
     ),
+    (20, "91c410000102030405060708090a0b0c0d0e0f", s.AttendanceConfirmed(A)),
     (
         18,
         (
@@ -429,6 +430,11 @@ GOLDEN_COMMANDS = [
         ),
         ("s", 1, s.DecideFate(A, "waitlisted", B)),
     ),
+    (
+        ("9194a173011392c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2f"),
+        ("s", 1, s.ConfirmAttendance(A, B)),
+    ),
+    (("9194a173011491c410000102030405060708090a0b0c0d0e0f"), ("s", 1, s.ReleaseUnconfirmed(A))),
 ]
 GOLDEN_REPLIES = [
     (

@@ -9,7 +9,7 @@ import pytest
 from engine.domain import schedule as s
 from engine.domain import waitlist
 from engine.domain.planning import PlannedSlot, Session, Share, Stage
-from engine.domain.policy import Channel, Policy, Return, Returned, Terms, Waitlist
+from engine.domain.policy import Attendance, Channel, Policy, Return, Returned, Terms, Waitlist
 from engine.domain.refusal import Reason, Refusal
 
 NOW = 1_000_000_000
@@ -536,3 +536,55 @@ def test_after_its_cut_off_what_is_left_is_everybodys() -> None:
     day.cancel("x1", closes)
     assert day.offer(closes) == []
     assert reason(day.hold("ann", now=closes)) is None
+
+
+# Whether they come.
+
+BY = AT["0800"] - 2 * HOUR
+
+
+def asked() -> Day:
+    day = Day(attendance=Attendance(3 * 60, 2 * 60), returned=Returned(Return.COOL_DOWN, 60, 60))
+    day.book("ann")
+    return day
+
+
+def test_who_did_not_say_that_he_comes_gives_his_seat_back_at_that_moment_and_no_sooner() -> None:
+    day = asked()
+    assert day.ask(s.ReleaseUnconfirmed(i("ann")), BY - 1) == []
+    [released] = day.ask(s.ReleaseUnconfirmed(i("ann")), BY)
+    assert released == s.SeatReleased(i("ann"), "unconfirmed", cooling_until=BY + 60_000)
+    assert day.ask(s.ReleaseUnconfirmed(i("ann")), BY) == []
+
+
+def test_who_said_that_he_comes_keeps_his_seat() -> None:
+    day = asked()
+    assert day.ask(s.ConfirmAttendance(i("ann"), i("other"))) == Refusal(Reason.NO_SUCH_APPOINTMENT)
+    assert day.ask(s.ConfirmAttendance(i("ann"), ACCOUNT)) == [s.AttendanceConfirmed(i("ann"))]
+    assert day.ask(s.ConfirmAttendance(i("ann"), ACCOUNT)) == []
+    assert day.ask(s.ReleaseUnconfirmed(i("ann")), BY) == []
+
+
+def test_only_what_is_booked_and_ahead_can_be_promised_or_released() -> None:
+    day = asked()
+    day.hold("bob", "0830")
+    refused = day.ask(s.ConfirmAttendance(i("bob"), ACCOUNT))
+    assert refused == Refusal(Reason.WRONG_STATE, {"status": s.Status.PENDING})
+    assert day.ask(s.ReleaseUnconfirmed(i("bob")), AT["0830"] - HOUR) == []
+    assert day.ask(s.ConfirmAttendance(i("ann"), ACCOUNT), AT["0800"]) == Refusal(Reason.SLOT_PAST)
+    assert day.ask(s.ReleaseUnconfirmed(i("ann")), AT["0800"]) == []
+    assert day.ask(s.ReleaseUnconfirmed(i("nobody"))) == Refusal(Reason.NO_SUCH_APPOINTMENT)
+
+
+def test_nobody_is_released_where_nobody_is_asked() -> None:
+    day = Day()
+    day.book("ann")
+    assert day.ask(s.ReleaseUnconfirmed(i("ann")), BY) == []
+
+
+def test_whom_the_hospital_put_out_is_not_blamed_for_cancelling() -> None:
+    day = Day()
+    day.book("ann")
+    day.ask(s.SubstituteSession(i("c"), -1, "staff:1", "", "morning", "D0002"))
+    [released] = day.cancel("ann")
+    assert isinstance(released, s.SeatReleased) and released.reason == "excused"

@@ -454,7 +454,9 @@ def test_the_real_consultations_come_true_as_foretold() -> None:
     for moment in ("start", "clock"):
         for judged in eta.judge("ours", told, moment):
             assert judged.coverage_p90 is not None
-            assert 0.88 <= judged.coverage_p90 <= 0.92, judged
+            # Farther than ten the days are too few for a border that sharp (docs/WAITING_TIME.md).
+            slack = 0.0 if judged.distance <= 10 else 0.01
+            assert 0.88 - slack <= judged.coverage_p90 <= 0.92 + slack, judged
     for judged in eta.judge("ours", told, "start"):
         at = judged.distance
         assert judged.mae < min(simple[at].mae, average[at].mae, moving[at].mae), judged

@@ -23,6 +23,7 @@ from engine.records import appointments as records
 from engine.records.appointments import AppointmentRecord
 from engine.views.availability import Availability
 from web import keys
+from web.attendance import attend_by
 from web.errors import Problem, refused
 from web.faults import Fault
 from web.openapi import api
@@ -222,6 +223,21 @@ async def cancel_appointment(
 
 @api.route(
     "POST",
+    "/api/v1/appointments/{id}/attend",
+    zh="确认到诊",
+    tags=["appointments"],
+    errors=[Reason.NO_SUCH_APPOINTMENT, Reason.WRONG_STATE, Reason.SLOT_PAST, *OVERLOAD],
+)
+async def confirm_attendance(
+    request: web.Request, *, account_id: bytes, idempotency_key: str, path: IdPath
+) -> ChangedAnswer:
+    """Says that the patient will come. Where the hospital asks (`attend_by`), silence gives it back."""
+    found = await find(request.app, path.id, account_id)
+    return await _change(request.app, found, s.ConfirmAttendance(found.id, account_id))
+
+
+@api.route(
+    "POST",
     "/api/v1/bills/{id}/payments",
     zh="支付账单",
     status=201,
@@ -314,6 +330,7 @@ def _described(app: web.Application, found: AppointmentRecord) -> AppointmentAns
     department = None if department_id is None else availability.catalog.departments.get(department_id)
     start = found.starts_at.astimezone(zone)
     pending = found.status == s.Status.PENDING
+    by = attend_by(app, found)
     return AppointmentAnswer(
         id=uuid(found.id),
         status=WORDS[found.status],
@@ -339,8 +356,19 @@ def _described(app: web.Application, found: AppointmentRecord) -> AppointmentAns
         replaces=None if found.replaces is None else uuid(found.replaces),
         replaced_by=None if found.successor is None else uuid(found.successor),
         fate=found.fate,  # type: ignore[arg-type]  # the engine's words are the contract's
-        refund_due=found.fee_fen if found.fate in ("refunded", "waitlisted") else 0,
+        refund_due=_owed(found),
+        attend_by=None if by is None else by.astimezone(zone),
+        will_come=found.will_come,
     )
+
+
+def _owed(found: AppointmentRecord) -> int:
+    """What a patient gets back because of what the hospital did."""
+    put_out = found.fate in ("refunded", "waitlisted") or found.reason in _BY_THE_HOSPITAL
+    return found.fee_fen if put_out else 0
+
+
+_BY_THE_HOSPITAL: Final = ("excused", "substitute_declined", "unconfirmed")
 
 
 def channel_word(channel: int) -> ChannelWord:

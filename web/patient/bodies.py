@@ -435,6 +435,11 @@ class AppointmentAnswer:
         Field(description="停诊后的安排，affected 为待安排 / what became of it; affected: undecided"),
     ]
     refund_due: Annotated[int, Field(description="应退金额，分 / fen that are owed back")]
+    attend_by: Annotated[
+        datetime | None,
+        Field(description="请在此前确认到诊，否则号将释放 / say by then that you will come, or it goes back"),
+    ]
+    will_come: Annotated[bool, Field(description="已确认到诊 / said that they will come")]
 
 
 @dataclass(frozen=True, slots=True)

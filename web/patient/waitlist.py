@@ -206,6 +206,8 @@ async def _check_patients(
                 wish_id,
                 each,
                 account_id,
+                wanted.department_id,
+                day.isoformat(),
                 claims.of_department_day(each, wanted.department_id, day.isoformat(), wish_id, None),
                 claims.of_time(each, 0, wish_id, None),
                 False,
