@@ -39,7 +39,8 @@ from benchmarks.lives import LIVES, Living, World, draw
 from benchmarks.peers import data
 from benchmarks.serving import Serving, serving
 from engine import database
-from web.audit import Acked, Check, as_table, audit_url
+from web.audit import Acked, as_table, audit_url
+from web.audit_replay import Check
 
 SHARDS: Final = 2  # so that changes go from one process to another
 DOCTORS: Final = 40

@@ -15,7 +15,7 @@ import asyncpg
 from benchmarks.lives import Change, End, Group, Life, World
 from engine.domain import schedule as s
 from engine.journal.codec import EVENT_CODES, unpack_event
-from web.audit import Check
+from web.audit_replay import Check
 
 SETTLE_SECONDS_MAX: Final = 100.0  # a change that nobody drives on waits out its hold, a minute
 TIMER_SECONDS_MIN: Final = 50.0  # a hold for a change lasts 60

@@ -33,7 +33,8 @@ from engine import database, embedded_postgres
 from engine.domain.eligibility import DepartmentRule
 from engine.domain.schedule import Status
 from engine.settings import Settings
-from web.audit import Acked, Check, audit_url, show
+from web.audit import Acked, audit_url, show
+from web.audit_replay import Check
 from web.no_shows import MadePatient, Place, Places, Row, WrongFile, made_patient, read
 
 ALTERNATIVES_MAX: Final = 3

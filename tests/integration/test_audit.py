@@ -20,7 +20,8 @@ from engine.domain.refusal import Refusal
 from engine.journal.codec import Ask, pack_asks, unpack_replies
 from engine.journal.postgres import PostgresJournal
 from engine.records.reads import PostgresReads
-from web.audit import Acked, Check, audit
+from web.audit import Acked, audit
+from web.audit_replay import Check
 
 NOW = int(time.time() * 1000)
 TOMORROW = (NOW // 86_400_000 + 1) * 86_400_000
@@ -169,6 +170,7 @@ async def test_what_is_right_is_found_right(clinic: Clinic) -> None:
         "numbers unique": 6,
         "seats conserved": 20,
         "plans as opened": 2,
+        "nobody before the release": 8,
         "seats out of use": 2,
         "claims": 12,
     }

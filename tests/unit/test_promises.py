@@ -1,14 +1,22 @@
 """What people were promised, read from the lines that the load wrote: what SQL must hold afterwards."""
 
 import json
+from typing import Any
 
 from benchmarks.check import promises
 
 PENDING, BOOKED, CANCELLED = 1, 2, 5
-HELD = {"said": "held", "id": "a", "number": 1, "slot_id": "D1-20261201-0800", "patient_id": "p", "key": "k"}
+HELD: dict[str, Any] = {
+    "said": "held",
+    "id": "a",
+    "number": 1,
+    "slot_id": "D1-20261201-0800",
+    "patient_id": "p",
+    "key": "k",
+}
 
 
-def _statuses(*said: dict[str, object]) -> dict[str, set[int]]:
+def _statuses(*said: dict[str, Any]) -> dict[str, set[int]]:
     found, twice = promises(json.dumps(line) for line in said)
     assert not twice
     return {id_: promise.statuses for id_, promise in found.items()}
