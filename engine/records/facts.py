@@ -63,7 +63,8 @@ select q.n,
                             count(*) filter (where right(a.schedule_id, 8) = q.day) as that_day
                        from appointment a
                       where a.patient_id = q.patient and a.starts_at > now() - interval '30 hours'
-                        and a.status::int <= 4 and (a.status::int > 1 or a.hold_until > now())) mine on true"""
+                        and a.status::int <= 4
+                        and (a.status::int > 1 or a.hold_until > now())) mine on true"""
 
 
 async def facts(pool: asyncpg.Pool, questions: list[Question]) -> list[Facts]:

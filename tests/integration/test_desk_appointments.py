@@ -208,7 +208,9 @@ def test_any_doctor_of_a_department(hospital: Hospital) -> None:
         409, "already_booked"
     )
     body["department"] = "nowhere"
-    hospital.post("/api/v1/appointments/any-doctor", person.token, body, "any-3").problem(404, "no_such_department")
+    hospital.post("/api/v1/appointments/any-doctor", person.token, body, "any-3").problem(
+        404, "no_such_department"
+    )
 
 
 def test_the_audit_finds_all_of_it_in_its_place(system: System) -> None:
