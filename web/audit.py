@@ -16,6 +16,7 @@ What each check compares:
     seats conserved            replayed schedules, with themselves
     plans as opened            the schedule table, with the replayed schedules
     nobody before the release  each number's seat and channel, with the moments at which its share opened
+    waiting lists              the wish table, with the wishes on the replayed schedules' lists
     seats out of use           the schedule table's blocked and cooling seats, with the replayed schedules
     claims                     the claim table, with the claims of the replayed appointments
 

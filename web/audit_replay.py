@@ -52,7 +52,7 @@ select c.scope, c.owner from claim c
 
 
 @dataclass(slots=True)
-class _Replayed:
+class Replayed:
     """A schedule, and what its state does not tell of the way to it."""
 
     state: s.Schedule = field(default_factory=s.Schedule)
@@ -97,7 +97,7 @@ class _Claims:
     successors: dict[bytes, bytes] = field(default_factory=dict)
     """A number at another actor -> the one that was given up for it."""
 
-    def add(self, key: ScheduleKey, replayed: _Replayed) -> None:
+    def add(self, key: ScheduleKey, replayed: Replayed) -> None:
         state = replayed.state
         for id_, appointment in state.appointments.items():
             if appointment.reason == "changed" and appointment.successor not in state.appointments:
@@ -129,7 +129,10 @@ class Comparison:
         self._plans = Check("plans as opened")
         self._unfree = Check("seats out of use")
         self._release = Check("nobody before the release")
+        self._waiting = Check("waiting lists")
         self._claims = Check("claims")
+        self._queues: dict[bytes, list[str]] = {}
+        """wish -> the schedules on whose lists it is."""
         self._rowless: set[bytes] = set()
         """In the journal and not in the table: told once, so their claims are not called strays as well."""
 
@@ -142,6 +145,7 @@ class Comparison:
         for first in range(0, len(keys), STREAMS_AT_ONCE):
             await self._compare(keys[first : first + STREAMS_AT_ONCE])
         await self._without_events([key.schedule_id for key in keys])
+        await self._compare_queues()
         return [
             self._replays,
             self._appointments,
@@ -150,6 +154,7 @@ class Comparison:
             self._plans,
             self._unfree,
             self._release,
+            self._waiting,
             self._claims,
         ]
 
@@ -182,7 +187,7 @@ class Comparison:
         for key in keys:
             why = unreadable.get(key.stream)
             try:
-                replayed = _Replayed()
+                replayed = Replayed()
                 for event, at in events[key.stream] if why is None else ():
                     replayed.apply(event, at)
             except Exception as error:  # as above: a journal with a hole breaks the machine's assertions
@@ -205,7 +210,7 @@ class Comparison:
     def _compare_one(
         self,
         key: ScheduleKey,
-        replay: _Replayed,
+        replay: Replayed,
         rows: list[asyncpg.Record],
         shown: tuple[list[object], dict[str, list[int]]] | None,
     ) -> None:
@@ -224,6 +229,8 @@ class Comparison:
                 said = ", ".join(f"{n} {have[n]!r} for {want[n]!r}" for n in want if have[n] != want[n])
                 self._appointments.wrong(f"{UUID(bytes=id_)} on {key.schedule_id}: the table has {said}")
         self._check_numbers(key, state, rows)
+        for wish_id in state.wishes:
+            self._queues.setdefault(wish_id, []).append(key.schedule_id)
         self._release.examined += len(replay.by)
         for held in replay.too_early:
             self._release.wrong(
@@ -295,6 +302,27 @@ class Comparison:
         there = {(row["scope"], row["key"]) for row in rows}
         return {claim for claim in claims if (claim[0], claim[1]) in there}
 
+    async def _compare_queues(self) -> None:
+        """Who waits is on a list, and who is on a list waits; unless somebody is just about to see to it."""
+        rows = {
+            row["id"].bytes: row
+            for row in await self._connection.fetch(
+                "select w.id, w.status in ('waiting', 'offered') as is_open,"
+                "       exists (select from errand e where e.key = replace(w.id::text, '-', '')"
+                "               or e.key like replace(w.id::text, '-', '') || '/%') as is_moving"
+                "  from wish w where w.status in ('waiting', 'offered') or w.id = any ($1::uuid[])",
+                [UUID(bytes=wish_id) for wish_id in self._queues],
+            )
+        }
+        for wish_id in rows.keys() | self._queues.keys():
+            self._waiting.examined += 1
+            row, places = rows.get(wish_id), self._queues.get(wish_id, [])
+            if row is None:
+                self._waiting.wrong(f"{UUID(bytes=wish_id)} is on the list of {places} and nobody's wish")
+            elif row["is_open"] != bool(places) and not row["is_moving"]:
+                said = "waits on no list" if row["is_open"] else f"has ended and is on the list of {places}"
+                self._waiting.wrong(f"{UUID(bytes=wish_id)} {said}")
+
     async def _without_events(self, known: list[str]) -> None:
         """What belongs to no schedule of the journal, and so was never compared."""
         for row in await self._connection.fetch(
@@ -338,7 +366,7 @@ def _row_facts(row: asyncpg.Record) -> dict[str, Any]:
     }
 
 
-def _state_facts(key: ScheduleKey, replayed: _Replayed, id_: bytes) -> dict[str, Any]:
+def _state_facts(key: ScheduleKey, replayed: Replayed, id_: bytes) -> dict[str, Any]:
     appointment = replayed.state.appointments[id_]
     slot = replayed.state.slots[appointment.clock]
     return {

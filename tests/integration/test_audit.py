@@ -171,6 +171,7 @@ async def test_what_is_right_is_found_right(clinic: Clinic) -> None:
         "seats conserved": 20,
         "plans as opened": 2,
         "nobody before the release": 8,
+        "waiting lists": 0,
         "seats out of use": 2,
         "claims": 12,
     }
@@ -310,6 +311,16 @@ DAMAGE = {
     "a change that nobody made": (
         f"insert into claim select 3, uuid_send('{ONE}'), '{UUID(int=2)}', null",
         {"claims"},
+    ),
+    "a wish on no list": (
+        "insert into wish (id, account_id, patient_ids, department_id, schedules, wanted, status, until,"
+        f" created_at, updated_at) values ('{UUID(int=9)}', '{ACCOUNT}', '{{}}', 'dept0', '{{}}', '{{}}',"
+        " 'waiting', now() + interval '1 day', now(), now())",
+        {"waiting lists"},
+    ),
+    "will come, and never said so": (
+        f"update appointment set will_come = true where id = '{ONE}'",
+        {"appointments as replayed"},
     ),
     "a day that nobody knows is open": (
         "update schedule set opened = false where practitioner_id = 'D'",
