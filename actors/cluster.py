@@ -186,7 +186,7 @@ class Cluster:
         first = self._members[: self._shards]
         async with asyncio.timeout(START_SECONDS_MAX):
             await asyncio.gather(*(self._give(n, member) for n, member in enumerate(first)))
-            addresses = await asyncio.gather(*(self._open(gateway) for gateway in self._gateways))
+            addresses = await asyncio.gather(*(self._open_again(gateway) for gateway in self._gateways))
         self._tasks = [
             *(asyncio.create_task(self._watch(member)) for member in self._members),
             *(asyncio.create_task(self._watch_gateway(gateway)) for gateway in self._gateways),
@@ -239,17 +239,17 @@ class Cluster:
                 await gateway.until_the_end.remote()
             except RayError as error:
                 log.warning("a gateway ended (%s) and is started again", type(error).__name__)
+                await asyncio.sleep(AGAIN_SECONDS)
                 await self._open_again(gateway)
 
-    async def _open_again(self, gateway: Any) -> None:
+    async def _open_again(self, gateway: Any) -> str:
         """Until it listens: Ray may not have its process back yet, or the database may be away."""
         while True:
-            await asyncio.sleep(AGAIN_SECONDS)
             try:
-                await self._open(gateway)
-                return
+                return await self._open(gateway)
             except RayError as error:
                 log.warning("a gateway does not start yet (%s)", type(error).__name__)
+            await asyncio.sleep(AGAIN_SECONDS)
 
     async def _open(self, gateway: Any) -> str:
         address: str = await gateway.start.remote(self._routes)

@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 READ_CONNECTIONS = 4
 READ_SECONDS_MAX = ANSWER_MS_MAX / 1000  # a database that hangs must not hold a patient's request
 RETRY_SECONDS = 0.2
+START_TRIES = 10  # at READ_SECONDS_MAX each
 FEED_PAUSE_SECONDS = 0.1  # what changes meanwhile comes merged; nobody sees a tenth of a second
 CLOSE_SECONDS_MAX = 5.0
 NO_SHOW_SECONDS = 60.0
@@ -85,13 +86,7 @@ class HttpGateway:
         config = self._config
         settings = config.settings
         self._lines = lines
-        self._pool = await asyncpg.create_pool(
-            config.database_url,
-            min_size=1,
-            max_size=READ_CONNECTIONS,
-            timeout=READ_SECONDS_MAX,
-            command_timeout=READ_SECONDS_MAX,
-        )
+        self._pool = await _connected(config.database_url)
         async with self._pool.acquire() as connection:
             catalog = await load_catalog(connection)
             self._availability = Availability(catalog, [])
@@ -228,6 +223,23 @@ def _rounds(app: web.Application) -> list[Round]:
         Round("old keys", FORGET_SECONDS, forget),
         *app[keys.WISHES].rounds(),
     ]
+
+
+async def _connected(database_url: str) -> asyncpg.Pool:
+    """A pool with a first connection. A machine that starts everything at once may be slow to give it."""
+    for left in reversed(range(START_TRIES)):
+        try:
+            return await asyncpg.create_pool(
+                database_url,
+                min_size=1,
+                max_size=READ_CONNECTIONS,
+                timeout=READ_SECONDS_MAX,
+                command_timeout=READ_SECONDS_MAX,
+            )
+        except TimeoutError:
+            if not left:
+                raise
+    raise AssertionError
 
 
 async def _close_stream(app: web.Application) -> None:

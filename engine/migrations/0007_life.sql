@@ -105,8 +105,11 @@ begin
     on conflict (scope, key) do update set owner = excluded.owner, expires_at = excluded.expires_at
      where claim.expires_at < clock_timestamp();
 
+    -- Two actors may ask for the same errand in one batch.
     insert into errand (kind, key, data)
-    select e ->> 0, e ->> 1, e -> 2 from jsonb_array_elements(more -> 'errands') e
+    select distinct on (e ->> 0, e ->> 1) e ->> 0, e ->> 1, e -> 2
+      from jsonb_array_elements(more -> 'errands') with ordinality as x (e, n)
+     order by e ->> 0, e ->> 1, n desc
     on conflict (kind, key) do update set data = excluded.data, due_at = now(), tries = 0;
     if jsonb_array_length(more -> 'errands') > 0 then
         perform pg_notify('errand', '');

@@ -278,7 +278,7 @@ def test_two_sign_ins_of_one_person_are_one_account(hospital: Hospital) -> None:
         ({"grant": "wechat", "code": "sandbox:\u0000"}, 401, "sign_in_refused"),
         ({"grant": "wechat", "code": ""}, 422, "invalid_body"),
         ({"grant": "refresh", "refresh_token": "x.y.z"}, 401, "unauthenticated"),
-        ({"grant": "password", "username": "a", "password": "b"}, 422, "unsupported_grant"),
+        ({"grant": "password", "username": "a", "password": "b"}, 401, "sign_in_refused"),
         ({"grant": "magic"}, 422, "invalid_body"),
     ],
 )

@@ -672,7 +672,7 @@ def test_the_history_of_a_number_tells_when_what_who_and_why(
         ("held", "self", None, None),
         ("booked", "self", None, None),
         ("session_moved", "staff", None, None),
-        ("cancelled", "self", None, None),
+        ("excused", "self", None, None),
     ]
     assert lines[0]["text"].startswith(f"Held {clock(day.slots[0])}, number ")
     assert hospital.get(path, person.token).good()["lines"][1]["text"] == "预约成功"

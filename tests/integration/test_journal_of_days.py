@@ -274,3 +274,18 @@ async def test_what_is_added_is_in_the_plan(world: World) -> None:
     assert shown == plan_of(desk.hosts[ONE].state.slots)
     assert [share.pool for share in shown[0].shares] == ["public", "added"]
     await check(world, desk)
+
+
+async def test_one_wish_that_ends_at_two_actors_in_one_batch_is_one_errand(world: World) -> None:
+    desk = await desk_of(world)
+    await desk.load(TWO)
+    wish, since = uid("wish"), world.clock()
+    join = s.JoinWaitlist(wish, ACCOUNT, (ANN,), ("0800",), 0, since, since + HOUR, uid("seed"))
+    full = [hold(uid(key.practitioner_id, n), uid("other", n)) for key in (ONE,) for n in range(2)]
+    await desk.ask(ONE, *full, join)
+    await desk.ask(TWO, join)
+    leave = s.LeaveWaitlist(wish, "withdrawn")
+    await desk.settle(desk.submit(ONE, leave), desk.submit(TWO, leave))
+    assert ("wish_ended", wish.hex()) in await errands(world)
+    assert not desk.deaths
+    await check(world, desk)

@@ -238,7 +238,7 @@ async def change_capacity(
 async def add_seats(
     request: web.Request, *, staff: Staff, idempotency_key: str, path: WordPath, body: bodies.SeatsBody
 ) -> bodies.RevisedAnswer:
-    """加号: seats beyond the plan in one slot, for everybody or for one channel."""
+    """Seats beyond the plan (jia hao) in one slot, for everybody or for one channel."""
     return await _change(request.app, staff, idempotency_key, path.id, body)
 
 
