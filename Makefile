@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: run test lint bench bench-eta bench-peers bench-month bench-suspend chaos lock clean
+.PHONY: run test lint bench bench-eta bench-peers bench-month bench-no-show bench-suspend chaos lock clean
 
 run: $(VENV)/.runtime
 	exec $(BIN)/xinglin serve --demo $(ARGS)
@@ -29,6 +29,9 @@ bench-peers: $(VENV)/.dev
 
 bench-month: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.month $(ARGS)
+
+bench-no-show: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.no_show $(ARGS)
 
 bench-suspend: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.suspend $(ARGS)
