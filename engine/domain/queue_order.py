@@ -560,10 +560,11 @@ def _of_line(a: Rank, b: Rank) -> tuple[Why, Mapping[str, str | int]]:
         if a.place.number != b.place.number:
             return Why.LOWER_NUMBER, {"number": a.place.number, "other": b.place.number}
         return Why.CAME_EARLIER, {"at": a.place.arrived_at}
-    if b.how in _BEHIND and a.how != b.how:
+    at_end = a.tail > 0 and a.how is not How.RETURNED
+    if b.how in _BEHIND and a.how is not b.how and not at_end:
         return _BEHIND[b.how], {"at": b.at}
     times: Mapping[str, str | int] = {"at": a.at, "other": b.at}
-    if a.tail and a.how is not How.RETURNED:
+    if at_end:
         return Why.EARLIER_END, times
     if a.how is How.TIME:
         return (Why.EARLIER_TIME if b.how is How.TIME else Why.TIME_BEFORE_CAME), times

@@ -35,7 +35,7 @@ Stage = tuple[str, str, str, int]
 """Kind (triage, visit, examination …), queue ("": elsewhere), practitioner ("": any), 1: he comes back."""
 
 Heir = tuple[str, str, int]
-"""Of one who left: the queue ("": the same) and practitioner ("": any) of those who come; until when (0: ever)."""
+"""Of one who left: the queue ("": the same) and practitioner ("": any) of who comes; until when (0: ever)."""
 
 VISIT: Final = "visit"
 """The kind of queue where appointments count: early, late, booked and walk-in."""
@@ -2189,3 +2189,43 @@ def next_wake(room: WaitingRoom, rules: Rules = DEFAULT) -> int | None:
         if ticket.status is Status.PARKED and ticket.standing.parked_until
     ]
     return min((at for at in moments if at < FAR), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Differs:
+    """A call that other rules would have made otherwise."""
+
+    at: int
+    room_id: str
+    called: bytes
+    instead: bytes  # b"": nobody
+    why: order.Explanation | None  # by the other rules, where both waited in one queue
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    calls: int  # in turn; those by hand are left out
+    differs: tuple[Differs, ...]
+
+
+def rehearse(events: Iterable[Event], rules: Rules) -> Rehearsal:
+    """A recorded day under other rules: at each call, whom they would have called as things stood then. What
+    would have come of it later is not followed. Under the day's own rules nothing differs."""
+    room, calls, differs = WaitingRoom(), 0, list[Differs]()
+    before: tuple[int, str, Rank | None] | None = None
+    for event in events:
+        if isinstance(event, TicketCalled) and not event.out_of_turn:
+            calls += 1
+            found = next_for(room, room.rooms[event.room_id], rules, event.at)
+            if before is not None and before[:2] == (event.at, event.room_id):
+                found = before[2]  # the call itself made room: who was inside was not to be called
+            instead = b"" if found is None else found.ticket_id
+            if instead != event.ticket_id:
+                why = explain(room, event.ticket_id, instead, rules, event.at)
+                differs.append(Differs(event.at, event.room_id, event.ticket_id, instead, why))
+        before = None
+        if isinstance(event, StageFinished | TicketPassed) and not event.command_id:
+            place = room.rooms[room.tickets[event.ticket_id].standing.room_id]
+            before = event.at, place.room_id, next_for(room, place, rules, event.at)
+        apply(room, event)
+    return Rehearsal(calls, tuple(differs))
