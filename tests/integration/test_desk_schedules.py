@@ -689,7 +689,7 @@ def test_the_history_of_a_number_tells_when_what_who_and_why(
         "session_paused",
         "session_moved",
         "capacity_changed",
-        "cancelled",
+        "excused",
     ]
     assert whole[4]["note"] == "内部说明" and whole[4]["by_name"] == "演示窗口"
 
