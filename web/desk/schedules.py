@@ -261,7 +261,7 @@ async def add_seats(
 async def add_patient_to_slot(
     request: web.Request, *, staff: Staff, idempotency_key: str, path: WordPath, body: bodies.ExtraPatientBody
 ) -> bodies.RevisedAnswer:
-    """加号: a seat beyond the plan for one patient, booked at once."""
+    """A seat beyond the plan for one patient, booked at once."""
     return await _change(request.app, staff, idempotency_key, path.id, body)
 
 
