@@ -312,7 +312,7 @@ async def set_session_status(
 async def suspend_session(
     request: web.Request, *, staff: Staff, idempotency_key: str, path: WordPath, body: bodies.SuspendBody
 ) -> bodies.RevisedAnswer:
-    """停诊: calls a session or the whole day off, with a reason. What becomes of those who are booked is
+    """Suspension: calls a session or the whole day off, with a reason. What becomes of those who are booked is
     decided for each of them by itself; GET …/suspension tells."""
     return await _change(request.app, staff, idempotency_key, path.id, body)
 
@@ -338,7 +338,7 @@ async def suspend_session(
 async def substitute_session(
     request: web.Request, *, staff: Staff, idempotency_key: str, path: WordPath, body: bodies.SubstituteBody
 ) -> bodies.RevisedAnswer:
-    """替诊: somebody else of the same department and at least the same title holds the session. Whoever is
+    """Substitution: somebody else of the same department and at least the same title holds the session. Whoever is
     booked is asked to agree."""
     return await _change(request.app, staff, idempotency_key, path.id, body)
 
