@@ -312,8 +312,8 @@ async def set_session_status(
 async def suspend_session(
     request: web.Request, *, staff: Staff, idempotency_key: str, path: WordPath, body: bodies.SuspendBody
 ) -> bodies.RevisedAnswer:
-    """Calls a session or the whole day off, with a reason. What becomes of those who are booked is decided for
-    each of them by itself; GET /api/v1/desk/schedules/{id}/suspension tells."""
+    """Calls a session or the whole day off, with a reason. What becomes of those who are booked is decided
+    for each of them by itself; GET /api/v1/desk/schedules/{id}/suspension tells."""
     return await _change(request.app, staff, idempotency_key, path.id, body)
 
 
@@ -338,8 +338,8 @@ async def suspend_session(
 async def substitute_session(
     request: web.Request, *, staff: Staff, idempotency_key: str, path: WordPath, body: bodies.SubstituteBody
 ) -> bodies.RevisedAnswer:
-    """Somebody else of the same department and at least the same title holds the session. Whoever is booked is
-    asked to agree."""
+    """Somebody else of the same department and at least the same title holds the session. Whoever is booked
+    is asked to agree."""
     return await _change(request.app, staff, idempotency_key, path.id, body)
 
 
