@@ -27,6 +27,17 @@ log = logging.getLogger(__name__)
 READ_CONNECTIONS = 2
 RECONNECT_SECONDS = 0.2
 
+_AWAY = (
+    DatabaseFailed,
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InterfaceError,
+)
+"""The database is not there, or not yet."""
+
 
 def end_process(why: str) -> NoReturn:
     """At once, with no clean-up: what memory holds is not to be trusted, and must reach nobody."""
@@ -91,20 +102,33 @@ class ShardProcess:
         return self._address
 
     async def _take_over(self, shard_id: int) -> None:
-        assert self._pool is not None
-        journal = PostgresJournal(shard_id, await connect(self._url, BY_KEY), self._pool)
-        shard = Shard(
-            shard_id,
-            self._shards,
-            journal,
-            PostgresReads(self._pool),
-            self._clock.now,
-            end_process,
-            self._policy,
-        )
-        await shard.start()
-        self._serving[shard_id] = shard
+        """However long the database takes to come back: this process is warm, another one would not be."""
+        while shard_id not in self._serving:
+            try:
+                self._serving[shard_id] = await self._started(shard_id)
+            except _AWAY as away:
+                log.warning("shard %d waits for the database: %s", shard_id, away)
+                await asyncio.sleep(RECONNECT_SECONDS)
         settle()
+
+    async def _started(self, shard_id: int) -> Shard:
+        assert self._pool is not None
+        write = await connect(self._url, BY_KEY)
+        try:
+            shard = Shard(
+                shard_id,
+                self._shards,
+                PostgresJournal(shard_id, write, self._pool),
+                PostgresReads(self._pool),
+                self._clock.now,
+                end_process,
+                self._policy,
+            )
+            await shard.start()
+        except BaseException:
+            write.terminate()
+            raise
+        return shard
 
     async def _handle(self, body: bytes) -> bytes | None:
         """A gateway's message: see actors/lines.py for what it says."""
