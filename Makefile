@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: run test lint bench bench-eta bench-peers bench-month bench-no-show bench-suspend chaos lock clean
+.PHONY: run test lint bench bench-eta bench-peers bench-month bench-no-show bench-stream bench-suspend chaos lock clean
 
 run: $(VENV)/.runtime
 	exec $(BIN)/xinglin serve --demo $(ARGS)
@@ -32,6 +32,9 @@ bench-month: $(VENV)/.dev
 
 bench-no-show: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.no_show $(ARGS)
+
+bench-stream: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.stream $(ARGS)
 
 bench-suspend: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.suspend $(ARGS)

@@ -11,6 +11,7 @@ from datetime import datetime
 
 from actors.directory import Directory, Outcome
 from engine.domain import schedule as s
+from engine.domain.by import SYSTEM
 from engine.domain.ids import ScheduleKey
 from engine.domain.limits import ANSWER_MS_MAX
 from engine.domain.refusal import Reason, Refusal
@@ -88,7 +89,7 @@ class Changes:
         )
         if isinstance(left, Refusal):
             if left.reason not in (Reason.BUSY, Reason.TOO_LATE, Reason.AWAY):
-                await self._ask(to, s.CancelAppointment(new_id, old.account_id, "system"))
+                await self._ask(to, s.CancelAppointment(new_id, old.account_id, SYSTEM))
             return left
         if not isinstance(left, s.Answer):
             return left

@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from engine.domain.limits import BATCH_COMMANDS_MAX, COURIER_QUEUE_MAX
+from engine.domain.messages import Command, Reply
 from engine.domain.refusal import Reason, Refusal
-from engine.domain.schedule import Command, Reply
 from engine.journal.codec import pack_asks, unpack_replies
 
 IN_FLIGHT_MAX = 3  # messages on their way to one shard: one is being written while the next ones gather

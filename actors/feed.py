@@ -1,7 +1,8 @@
-"""What gateways need to know of free seats and changed days: versioned changes, long-polled.
+"""What gateways need to know of free seats, changed days and waiting rooms: versioned changes, long-polled.
 
 What is published last of a slot or of a day is the whole truth about it, so changes merge by forgetting. With
-a day's plan the free seats of all its slots are published: they may have other shares now.
+a day's plan the free seats of all its slots are published: they may have other shares now. Of waiting rooms
+the events themselves are told, one after the other: whoever keeps a copy of a room plays them into it.
 
 A version is (epoch, seq) of the shard's journal, so a reader that missed nothing stays in step for ever, and
 one that missed too much is told to read everything anew.
@@ -16,13 +17,14 @@ from typing import Any
 
 import msgpack
 
+from actors.news import News, RoomEvent
 from engine.domain.limits import FEED_CHANGES_MAX
 
 Free = int | list[int]
 """Free seats of a slot; a list by share where its session has shares."""
 Remaining = Mapping[str, Free]
 Plans = dict[str, list[Any]]
-_NO_PLANS: Plans = {}
+Rooms = dict[str, list[RoomEvent]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,16 @@ class Changes:
     """slot id -> free seats now; None: too far behind, read a snapshot."""
     plans: Plans = field(default_factory=dict)
     """schedule id -> the whole day as it is now (planning.plan_as_data), where its structure changed."""
+    rooms: Rooms = field(default_factory=dict)
+    """stream of a waiting room -> what happened there, in order."""
 
     def pack(self) -> bytes:
-        parts = (self.epoch, self.seq, self.remaining)
-        packed: bytes = msgpack.packb((*parts, self.plans) if self.plans else parts)
+        parts: tuple[Any, ...] = (self.epoch, self.seq, self.remaining)
+        if self.rooms:
+            parts = (*parts, self.plans, self.rooms)
+        elif self.plans:
+            parts = (*parts, self.plans)
+        packed: bytes = msgpack.packb(parts)
         return packed
 
     @classmethod
@@ -49,12 +57,12 @@ class Feed:
         self.epoch = epoch
         self.seq = seq
         self._first = seq  # changes after this one are all here
-        self._ring: deque[tuple[int, Remaining, Plans]] = deque()
+        self._ring: deque[tuple[int, News]] = deque()
         self._news = asyncio.Event()
 
-    def publish(self, seq: int, remaining: Remaining, plans: Plans = _NO_PLANS) -> None:
+    def publish(self, seq: int, news: News) -> None:
         self.seq = seq
-        self._ring.append((seq, remaining, plans))
+        self._ring.append((seq, news))
         if len(self._ring) > FEED_CHANGES_MAX:
             self._first = self._ring.popleft()[0]
         self._news.set()
@@ -69,11 +77,14 @@ class Feed:
                 return Changes(self.epoch, self.seq, {})
         if epoch != self.epoch or not self._first <= seq <= self.seq:
             return Changes(self.epoch, self.seq, None)
-        news = list(itertools.takewhile(lambda flush: flush[0] > seq, reversed(self._ring)))
+        flushes = list(itertools.takewhile(lambda flush: flush[0] > seq, reversed(self._ring)))
         merged: dict[str, Free] = {}
-        merged_plans: Plans = {}
-        for _, remaining, plans in reversed(news):
-            merged.update(remaining)
-            if plans:
-                merged_plans.update(plans)
-        return Changes(self.epoch, self.seq, merged, merged_plans)
+        plans: Plans = {}
+        rooms: Rooms = {}
+        for _, news in reversed(flushes):
+            merged.update(news.remaining)
+            if news.plans:
+                plans.update(news.plans)
+            for stream, events in news.rooms.items():
+                rooms.setdefault(stream, []).extend(events)
+        return Changes(self.epoch, self.seq, merged, plans, rooms)

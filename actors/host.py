@@ -4,7 +4,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
-from typing import Final
+from typing import Final, cast
 
 from engine.domain import schedule as s
 from engine.domain.ids import ScheduleKey
@@ -90,7 +90,7 @@ class Host:
 
     def settle(self, work: Work) -> None:
         """From decide to the last apply there is no await: nobody else may decide on a stale state."""
-        command = work.command
+        command = cast(s.Command, work.command)
         if not self.exists and not isinstance(command, s.OpenSession):
             work.reply = Refusal(Reason.NO_SUCH_SCHEDULE)
             return

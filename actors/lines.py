@@ -9,6 +9,7 @@ from actors.link import Address, Link
 
 ASK: Final = 1  # a batch of commands: engine/journal/codec.py
 CHANGES: Final = 2  # the feed of free seats, from a position on
+FIGURES: Final = 3  # what dashboards show: actors/figures.py
 
 _MESSAGE: Final = struct.Struct(">BI")  # kind, shard
 _POSITION: Final = struct.Struct(">QQ")  # epoch, seq
@@ -44,6 +45,9 @@ class Lines:
     async def changes(self, shard_id: int, epoch: int, seq: int) -> bytes:
         body = _MESSAGE.pack(CHANGES, shard_id) + _POSITION.pack(epoch, seq)
         return await self._link(shard_id).call(body)
+
+    async def figures(self, shard_id: int) -> bytes:
+        return await self._link(shard_id).call(_MESSAGE.pack(FIGURES, shard_id))
 
     def close(self) -> None:
         for link in self.links.values():

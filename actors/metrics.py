@@ -1,7 +1,7 @@
 """What a process counts. Prometheus' own client; a gateway merges what its peers and the shards counted."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import Metric
@@ -84,12 +84,16 @@ def loop_lag(registry: CollectorRegistry) -> Histogram:
     )
 
 
-async def watch_lag(lag: Histogram) -> None:
+async def watch_lag(lag: Histogram, also: Callable[[float], None] | None = None) -> None:
+    """For ever. `also` is told each measurement, in seconds."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + LAG_SECONDS
         await asyncio.sleep(LAG_SECONDS)
-        lag.observe(max(0.0, loop.time() - due))
+        late = max(0.0, loop.time() - due)
+        lag.observe(late)
+        if also is not None:
+            also(late)
 
 
 def samples(registry: CollectorRegistry, process: str) -> list[Metric]:

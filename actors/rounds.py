@@ -1,17 +1,25 @@
 """What has to be looked at from time to time, by one process of all that could.
 
-A round is done by whoever holds its lock in PostgreSQL just then; the others pass. Each must be harmless when
-it is done again, and must find by itself where it was left.
+Whoever holds the lock in PostgreSQL does the rounds, and holds it on a connection of its own: the pool is
+for the work, and whoever waited for it while holding a part of it could wait for ever. The lock goes with the
+connection, and so with a process that died. A round must be harmless when it is done again, and must find by
+itself where it was left.
 """
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 import asyncpg
 
+from engine.database import DatabaseFailed, connect
+
 log = logging.getLogger(__name__)
+
+AGAIN_SECONDS: Final = 1.0  # between two looks at the lock, and at whether it is ours still
+_LOCK: Final = "select pg_try_advisory_lock(hashtext('xinglin.rounds'))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,22 +29,44 @@ class Round:
     work: Callable[[], Awaitable[None]]
 
 
-async def go(pool: asyncpg.Pool, rounds: list[Round]) -> None:
-    """For as long as it is awaited. What fails is logged, and comes again."""
-    await asyncio.gather(*(_go(pool, each) for each in rounds))
+async def go(database_url: str, rounds: list[Round]) -> None:
+    """For as long as it is awaited."""
+    while True:
+        try:
+            connection = await connect(database_url)
+            try:
+                await _while_ours(connection, rounds)
+            finally:
+                connection.terminate()
+        except (
+            DatabaseFailed,
+            OSError,
+            TimeoutError,
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+        ) as error:
+            log.warning("the rounds wait for the database: %s", error)
+        await asyncio.sleep(AGAIN_SECONDS)
 
 
-async def _go(pool: asyncpg.Pool, each: Round) -> None:
+async def _while_ours(connection: asyncpg.Connection, rounds: list[Round]) -> None:
+    while not await connection.fetchval(_LOCK):
+        await asyncio.sleep(AGAIN_SECONDS)
+    tasks = [asyncio.create_task(_go(each)) for each in rounds]
+    try:
+        while not connection.is_closed():
+            await asyncio.sleep(AGAIN_SECONDS)
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+async def _go(each: Round) -> None:
+    """What fails is logged, and comes again."""
     while True:
         await asyncio.sleep(each.seconds)
         try:
-            async with pool.acquire() as connection:
-                if not await connection.fetchval("select pg_try_advisory_lock(hashtext($1))", each.name):
-                    continue
-                try:
-                    await each.work()
-                finally:
-                    await connection.execute("select pg_advisory_unlock(hashtext($1))", each.name)
+            await each.work()
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             log.warning("the round %s waits for the database: %s", each.name, error)
         except Exception:

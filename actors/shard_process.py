@@ -11,7 +11,7 @@ from prometheus_client.core import Metric
 
 from actors.clock import DatabaseClock
 from actors.interpreter import settle
-from actors.lines import ASK, unpack_message, unpack_position
+from actors.lines import ASK, FIGURES, unpack_message, unpack_position
 from actors.link import Address, LinkServer
 from actors.metrics import samples
 from actors.shard import Shard
@@ -138,6 +138,8 @@ class ShardProcess:
             return None
         if kind == ASK:
             return await shard.ask(rest)
+        if kind == FIGURES:
+            return await shard.figures()
         return await shard.changes(*unpack_position(rest))
 
     async def metrics(self) -> list[Metric]:

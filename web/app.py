@@ -11,18 +11,25 @@ from aiohttp.typedefs import Handler
 
 from actors.metrics import exposition, samples
 from engine.domain.limits import BODY_BYTES_MAX
+from engine.settings import Settings
 from web import keys, stream  # noqa: F401
+from web.desk import actors as desk_actors  # noqa: F401
 from web.desk import appointments as desk_appointments  # noqa: F401  (declares its routes, like those below)
 from web.desk import (  # noqa: F401
+    calling_list,
     change_requests,
+    indicators,
     previews,
     schedules,
     suspensions,
     templates,
+    waiting_times,
+    what_if,
 )
 from web.desk import conduct as desk_conduct  # noqa: F401
 from web.desk import history as desk_history  # noqa: F401
 from web.openapi import api
+from web.origins import Origins, from_ours
 from web.passwords import Passwords
 from web.patient import (  # noqa: F401
     any_doctor,
@@ -37,6 +44,23 @@ from web.patient import (  # noqa: F401
 )
 from web.patient import history as patient_history  # noqa: F401
 from web.patient.offers import Offers
+from web.queues import (  # noqa: F401
+    boards,
+    calling,
+    check_in,
+    kiosk,
+    moves,
+    notices,
+    outlook,
+    rooms,
+    ticket_history,
+    tickets,
+    vitals,
+    walk_ins,
+)
+from web.queues import screens as queue_screens  # noqa: F401
+from web.rate_limits import limited, limits_of
+from web.security_headers import secure
 
 READY_SECONDS_MAX: Final = 1.0
 
@@ -46,7 +70,11 @@ def make_app() -> web.Application:
     app = web.Application(middlewares=[measured], client_max_size=BODY_BYTES_MAX)
     app[keys.OFFERS] = Offers()
     app[keys.PASSWORDS] = Passwords()
-    api.setup(app)
+    app[keys.PROXIES], app[keys.RATE_LIMITS] = limits_of(Settings.model_construct())
+    app[keys.ORIGINS] = Origins(frozenset())
+    api.setup(app)  # brings the middleware that words what those after it raise
+    app.middlewares.extend((from_ours, limited))
+    app.on_response_prepare.append(secure)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)

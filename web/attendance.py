@@ -11,8 +11,8 @@ from typing import Final
 
 from aiohttp import web
 
-from actors.shard import SYSTEM
 from engine.domain import schedule as s
+from engine.domain.by import SYSTEM
 from engine.domain.ids import ScheduleKey
 from engine.domain.limits import ANSWER_MS_MAX, SLOT_MINUTES
 from engine.records.appointments import AppointmentRecord, not_come, unanswered
@@ -21,6 +21,9 @@ from web import keys
 log = logging.getLogger(__name__)
 
 AT_A_TIME: Final = 200
+LOOK_BACK_DAYS: Final = 3
+"""How far back absences are marked: longer than a weekend without a server. Whoever turns the rule on does
+not punish last year, when perhaps nobody noted who came."""
 
 
 async def mark_no_shows(app: web.Application) -> None:
@@ -28,7 +31,7 @@ async def mark_no_shows(app: web.Application) -> None:
     after = app[keys.POLICY].policy.no_show_after_minutes
     if after is None:
         return
-    missing = await not_come(app[keys.POOL], SLOT_MINUTES + after, AT_A_TIME)
+    missing = await not_come(app[keys.POOL], SLOT_MINUTES + after, LOOK_BACK_DAYS, AT_A_TIME)
     await _ask(
         app, [(schedule_id, s.RecordAttendance(id_, s.Status.NOSHOW, SYSTEM)) for id_, schedule_id in missing]
     )

@@ -19,6 +19,13 @@ What each check compares:
     waiting lists              the wish table, with the wishes on the replayed schedules' lists
     seats out of use           the schedule table's blocked and cooling seats, with the replayed schedules
     claims                     the claim table, with the claims of the replayed appointments
+    rooms replay               events of waiting rooms, with the state machine that they must have come from
+    tickets as replayed        the ticket table, with the replayed rooms
+    ticket numbers unique      the ticket table and the replayed rooms, with themselves
+    nobody in two places       the ticket table and the replayed rooms, with themselves
+    calls in sequence          the calls that screens show and the times of a room's events, with each other
+    who came has arrived       the appointment table, with the tickets of those who checked in and were seen
+    indicators as recounted    what the follower has counted, and has yet to count, with the appointment table
 
 A number that is held for a change may have the claims already that the old one passes on. Where a session has
 moved, a time that somebody else has stays his.
@@ -38,7 +45,9 @@ from rich.text import Text
 from engine import database
 from engine.settings import Settings
 from web.audit_replay import Check, Comparison, word
+from web.audit_rooms import RoomComparison
 from web.importing import database_of
+from web.indicators_follower import check_indicators
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,8 @@ async def audit(connection: asyncpg.Connection, acked: Sequence[Acked] | None = 
             await _journal_numbers(connection),
             await _stream_versions(connection),
             *await Comparison(connection).run(),
+            *await RoomComparison(connection).run(),
+            await check_indicators(connection),
         ]
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 
 import asyncpg
@@ -169,7 +169,7 @@ class Comparison:
         ):
             self._replays.examined += 1
             try:
-                event = unpack_event(row["type"], row["data"])
+                event = cast(s.Event, unpack_event(row["type"], row["data"]))
                 events[row["stream"]].append((event, _ms(row["at"])))
             except Exception as error:  # damaged bytes may raise anything, and the audit must go on
                 unreadable.setdefault(row["stream"], f"event {row['version']}: {error!r}")

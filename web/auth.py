@@ -2,7 +2,8 @@
 
 An access token lives for minutes and proves on every request who asks: a patient's account, or one of the
 staff with their roles, so that no request needs a query for it. A refresh token lives for weeks and buys the
-next pair. All four kinds differ in `typ`, so that none passes for another.
+next pair. A QR code that a patient shows at a kiosk is a token as well, good for two minutes and for checking
+in alone. All kinds differ in `typ`, so that none passes for another.
 """
 
 import time
@@ -29,6 +30,7 @@ SECRET_BYTES_MIN: Final = 32  # RFC 7518, 3.2: a key as long as the hash
 TOKEN_CHARS_MAX: Final = 2_048
 VERIFIED_MAX: Final = 8_192  # headers remembered as good: about 5 MB
 VERIFIED_STAFF_MAX: Final = 1_024
+QR_SECONDS: Final = 120  # a screenshot of yesterday opens nothing
 
 _CHECKS: Final[Options] = {
     "require": ["exp", "sub"],
@@ -38,7 +40,8 @@ _CHECKS: Final[Options] = {
     "verify_nbf": False,
 }
 
-Kind = Literal["access", "refresh", "staff_access", "staff_refresh"]
+QrKind = Literal["qr_appointment", "qr_patient"]
+Kind = Literal["access", "refresh", "staff_access", "staff_refresh"] | QrKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,15 @@ class Tokens:
     def who_of_refresh(self, token: str) -> Refreshing:
         claims = self._claims(token, "refresh", "staff_refresh")
         return Refreshing(_id_of(claims), claims["typ"] == "staff_refresh")
+
+    def issue_qr(self, kind: QrKind, owner: bytes) -> str:
+        """What a QR code says of an appointment or a patient, for QR_SECONDS."""
+        return self._signed(owner, kind, int(self._clock()), QR_SECONDS, {})
+
+    def of_qr(self, token: str) -> tuple[QrKind, bytes]:
+        """Of which kind a QR code is, and whose."""
+        claims = self._claims(token, "qr_appointment", "qr_patient")
+        return claims["typ"], _id_of(claims)
 
     def _verify_access(self, authorization: str) -> bytes | Staff:
         """What a header proves that is not remembered; from then on it is."""

@@ -9,12 +9,15 @@ from rich.console import Console
 
 from actors import ray_environment
 from engine.settings import Settings
+from web.backup_cli import KEY_FILE, backup, restore
 from web.command_line import DATABASE_URL as _DATABASE_URL
 from web.command_line import HOME as _HOME
 from web.command_line import fail as _fail
 from web.command_line import settings_of as _settings
+from web.no_show_cli import no_show
 from web.policy_cli import policy
 from web.staff_cli import staff
+from web.waiting_times_cli import waiting_times
 
 
 @click.group()
@@ -31,7 +34,11 @@ def main() -> None:
 @click.option("--shards", type=int, help="Actor processes.  [default: half the cores]")
 @click.option("--database-url", help="An outside PostgreSQL instead of the embedded one.")
 @click.option("--ray-address", help="A running Ray cluster ('auto').  [default: start one]")
+@click.option("--tls-cert", type=click.Path(path_type=Path), help="PEM chain: speak TLS.  [default: plain]")
+@click.option("--tls-key", type=click.Path(path_type=Path), help="PEM key of the certificate.")
 @click.option("--demo/--no-demo", default=None, help="Demo hospital and sandbox sign-in.")
+@click.option("--backup-to", help="Archive into this second place, and back up each night.  [default: no]")
+@KEY_FILE
 def serve(**given: Any) -> None:
     """Start everything on this machine, or on a Ray cluster."""
     settings = _settings(given)
@@ -126,5 +133,9 @@ def settings() -> None:
         click.echo(f"XINGLIN_{name.upper():<24} {getattr(current, name)!s:<28} {field.description}")
 
 
+main.add_command(backup)
+main.add_command(no_show)
 main.add_command(policy)
+main.add_command(restore)
 main.add_command(staff)
+main.add_command(waiting_times)

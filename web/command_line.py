@@ -24,6 +24,8 @@ def settings_of(given: dict[str, Any]) -> Settings:
         return Settings(**chosen)
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:  # of several together
+            fail(first["msg"])
         name = str(first["loc"][0])
         fail(f"--{name.replace('_', '-')} (XINGLIN_{name.upper()}): {first['msg']}")
 

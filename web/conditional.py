@@ -14,6 +14,8 @@ _DIGEST_BYTES: Final = 16
 _ANY: Final = "*"
 # Nobody's own, so any cache on the way may keep it, but must ask before it is shown again: seats go fast.
 _CACHE_CONTROL: Final = "public, no-cache"
+PRIVATE: Final = "private, no-cache"
+"""Of what is somebody's own: his own program may keep it, nobody on the way."""
 
 
 def digest(content: bytes) -> bytes:
@@ -25,7 +27,7 @@ def etag_of(digests: Iterable[bytes]) -> str:
     return f'"{digest(b"".join(digests)).hex()}"'
 
 
-def unchanged(request: web.Request, etag: str) -> web.Response | None:
+def unchanged(request: web.Request, etag: str, cache_control: str = _CACHE_CONTROL) -> web.Response | None:
     """304, when the client has just this already."""
     given = request.headers.get(hdrs.IF_NONE_MATCH)
     if given is None:
@@ -35,13 +37,13 @@ def unchanged(request: web.Request, etag: str) -> web.Response | None:
         tags: tuple[ETag, ...] = request.if_none_match or ()
         if not any(tag.value in (_ANY, etag.strip('"')) for tag in tags):
             return None
-    return web.Response(status=304, headers={hdrs.ETAG: etag, hdrs.CACHE_CONTROL: _CACHE_CONTROL})
+    return web.Response(status=304, headers={hdrs.ETAG: etag, hdrs.CACHE_CONTROL: cache_control})
 
 
-def whole(etag: str, body: bytes) -> web.Response:
+def whole(etag: str, body: bytes, cache_control: str = _CACHE_CONTROL) -> web.Response:
     headers = {
         hdrs.CONTENT_TYPE: "application/json",
         hdrs.ETAG: etag,
-        hdrs.CACHE_CONTROL: _CACHE_CONTROL,
+        hdrs.CACHE_CONTROL: cache_control,
     }
     return web.Response(body=body, headers=headers)

@@ -19,6 +19,9 @@ DEMO_STAFF: Final = (
     ("demo-office", "演示门诊办公室", Role.SCHEDULE_OFFICE),
     ("demo-manager", "演示门诊部主任", Role.MANAGER),
     ("demo-his", "演示 HIS", Role.PARTNER),
+    ("demo-nurse", "演示分诊护士", Role.NURSE),
+    ("demo-kiosk", "演示自助机", Role.KIOSK),
+    ("demo-screen", "演示叫号屏", Role.SCREEN),
 )
 
 

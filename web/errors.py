@@ -26,7 +26,7 @@ from aiohttp.typedefs import Handler
 from engine.domain.limits import BODY_BYTES_MAX
 from engine.domain.refusal import Reason, Refusal
 from web import keys
-from web.faults import INVALID, PENALTIES, RULES, TABLE, WISHES, Fault, Language, Text
+from web.faults import BOOKINGS, INVALID, PENALTIES, RULES, TABLE, WISHES, Fault, Language, Text
 
 log = logging.getLogger(__name__)
 
@@ -59,25 +59,31 @@ class Problem(Exception):
         self.headers = headers
         self.members: dict[str, object] = members
 
-    def body(self, language: Language) -> dict[str, object]:
+    def body(self, language: Language, zone: tzinfo = UTC) -> dict[str, object]:
+        """Times are told in `zone`."""
         row = self.row
+        members = {
+            name: value.astimezone(zone) if isinstance(value, datetime) else value
+            for name, value in self.members.items()
+        }
         detail = row.detail
         rule = self.members.get("rule")
         if rule is not None:
             # A conduct rule has the name that the hospital gave it; its offence has the words.
             penalty = PENALTIES.get(str(self.members.get("offence")))
-            detail = penalty or RULES.get(str(rule)) or WISHES.get(str(rule), detail)
+            words = RULES.get(str(rule)) or WISHES.get(str(rule)) or BOOKINGS.get(str(rule))
+            detail = penalty or words or detail
         said = detail.in_(language)
         problem: dict[str, object] = {
             "type": f"/problems/{self.code.value}",
             "title": row.title.in_(language),
             "status": self.status,
-            "detail": said.format_map(_Words(self.members)) if "{" in said else said,
+            "detail": said.format_map(_Words(members)) if "{" in said else said,
             "code": self.code.value,
         }
         if row.retry_after is not None:
             problem["retry_after"] = row.retry_after
-        for name, value in self.members.items():
+        for name, value in members.items():
             if value is not None:
                 problem[name] = _worded(value, language) if name == "errors" else value
         return problem
@@ -85,10 +91,7 @@ class Problem(Exception):
     def rendered(self, accept_language: str | None, zone: tzinfo) -> tuple[dict[str, str], bytes]:
         """Headers and body of the answer, in the language that is asked for."""
         language = language_of(accept_language)
-        body = self.body(language)
-        until = body.get("until")
-        if isinstance(until, datetime):
-            body["until"] = until.astimezone(zone)
+        body = self.body(language, zone)
         headers = {
             "Content-Type": "application/problem+json",
             "Content-Language": "zh-CN" if language == "zh" else "en",
@@ -106,22 +109,28 @@ class Problem(Exception):
 
     def response(self, request: web.BaseRequest) -> web.Response:
         # What fails before there is a route has no app; it has no times either.
-        has_time = "until" in self.members and isinstance(request, web.Request)
+        times = any(isinstance(value, datetime) for value in self.members.values())
+        has_time = times and isinstance(request, web.Request)
         zone = request.app.get(keys.ZONE, UTC) if has_time else UTC  # type: ignore[attr-defined]
         headers, body = self.rendered(request.headers.get(hdrs.ACCEPT_LANGUAGE), zone)
         return web.Response(body=body, status=self.status, headers=headers)
 
 
+_TIMES: Final = ("until", "from", "again_at", "passed_at")
+"""Members of a refusal that are ms."""
+
+
 def refused(refusal: Refusal, **members: object) -> Problem:
     """The engine's refusal as a problem; `members` adds what only the web knows, such as alternatives."""
     told: dict[str, object] = dict(refusal.detail)
-    for name in ("appointment_id", "penalty_id"):
+    for name in ("appointment_id", "penalty_id", "ticket_id"):
         named = told.get(name)
         if isinstance(named, str):
             told[name] = str(UUID(named))
-    until = told.get("until")
-    if isinstance(until, int):
-        told["until"] = datetime.fromtimestamp(until / 1000, UTC)
+    for name in _TIMES:
+        at = told.get(name)
+        if isinstance(at, int):
+            told[name] = datetime.fromtimestamp(at / 1000, UTC)
     problem = Problem(refusal.reason)
     problem.members = {**told, **members}
     return problem
@@ -234,6 +243,12 @@ def _of_aiohttp(raised: web.HTTPException) -> Problem:
 
 class _Words(dict[str, object]):
     """Members for a text's braces. An error's text must never fail for want of a word."""
+
+    def __getitem__(self, name: str) -> object:
+        value = super().__getitem__(name)
+        if isinstance(value, datetime):
+            return f"{value:%Y-%m-%d %H:%M:%S}" if value.second else f"{value:%Y-%m-%d %H:%M}"
+        return value
 
     def __missing__(self, name: str) -> str:
         return "?"

@@ -36,6 +36,7 @@ class Fault(StrEnum):
     PENALTY_OVER = "penalty_over"
     ALREADY_APPEALED = "already_appealed"
     NO_OPEN_APPEAL = "no_open_appeal"
+    WAY_UNKNOWN = "way_unknown"
     WISH_IMPOSSIBLE = "wish_impossible"
     WISH_TOO_WIDE = "wish_too_wide"
     BODY_TOO_LARGE = "body_too_large"
@@ -53,6 +54,10 @@ class Fault(StrEnum):
     NO_SUCH_TOPIC = "no_such_topic"
     TOO_MANY_TOPICS = "too_many_topics"
     TOPIC_TOO_WIDE = "topic_too_wide"
+    FOREIGN_ORIGIN = "foreign_origin"
+    TOO_MANY_REQUESTS = "too_many_requests"
+    REQUEST_TIMEOUT = "request_timeout"
+    HEAD_TOO_LARGE = "head_too_large"
     UPGRADE_REQUIRED = "upgrade_required"
     STREAM_FULL = "stream_full"
     NO_SUCH_ROOM = "no_such_room"
@@ -65,7 +70,16 @@ class Fault(StrEnum):
     INVALID_TIMES = "invalid_times"
     INVALID_WEEK = "invalid_week"
     NOTHING_TO_CHANGE = "nothing_to_change"
+    NOT_TODAY = "not_today"
+    NOT_ON_DUTY = "not_on_duty"
     REQUEST_REFUSED = "request_refused"
+    WHAT_IF_BUSY = "what_if_busy"
+    QR_INVALID = "qr_invalid"
+    QR_EXPIRED = "qr_expired"
+    SEVERAL_NUMBERS = "several_numbers"
+    NO_NUMBER_TODAY = "no_number_today"
+    NO_WALK_INS = "no_walk_ins"
+    SAY_WHO = "say_who"
     INTERNAL = "internal"
     SIGN_IN_UNAVAILABLE = "sign_in_unavailable"
     DATABASE_DOWN = "database_down"
@@ -357,6 +371,246 @@ TABLE: Final[dict[str, Row]] = {
             "The waiting list of that day is full ({limit} wishes).",
         ),
     ),
+    Reason.NO_SUCH_WAITING_ROOM: Row(
+        404,
+        Text("没有该候诊区", "No such waiting room"),
+        Text(
+            "没有找到该科室当天的候诊信息，请核对科室和日期。",
+            "This department has no waiting room on that day; check the department and the date.",
+        ),
+    ),
+    Reason.WRONG_DEPARTMENT: Row(
+        409,
+        Text("科室不符", "Another department"),
+        Text(
+            "该预约是科室 {department_id} 的，请到该科室签到。",
+            "This number is for department {department_id}; check in there.",
+        ),
+    ),
+    Reason.WRONG_DAY: Row(
+        409,
+        Text("日期不符", "Another day"),
+        Text(
+            "该预约的就诊日期是 {day}，请在当天签到。",
+            "This number is for {day}; check in on that day.",
+        ),
+    ),
+    Reason.WRONG_PATIENT: Row(
+        409,
+        Text("就诊人不符", "Another patient"),
+        Text(
+            "该预约不属于这位就诊人，请核对证件。",
+            "This number belongs to another patient; check the document.",
+        ),
+    ),
+    Reason.ALREADY_CHECKED_IN: Row(
+        409,
+        Text("已经签到", "Already checked in"),
+        Text(
+            "该预约已签到，候诊号是 {number}，无需重复签到。",
+            "This number has been checked in as {number}; nothing more to do.",
+        ),
+    ),
+    Reason.PATIENT_WAITS_ALREADY: Row(
+        409,
+        Text("已在本科室候诊", "Waiting here already"),
+        Text(
+            "该就诊人已在本科室候诊，候诊号 {number}。",
+            "This patient waits in this department already, as {number}.",
+        ),
+    ),
+    Reason.PLACE_UNKNOWN: Row(
+        422,
+        Text("无法确认位置", "Place unknown"),
+        Text(
+            "请允许获取位置信息后再签到，或到自助机、分诊台签到。",
+            "Allow your location to be read, or check in at a kiosk or the desk.",
+        ),
+    ),
+    Reason.TOO_FAR: Row(
+        409,
+        Text("距离医院太远", "Too far away"),
+        Text(
+            "您距医院约 {metres} 米，到院后（{at_most} 米以内）才能签到；也可到自助机或分诊台签到。",
+            "You are {metres} m away; check in within {at_most} m, at a kiosk or at the desk.",
+        ),
+    ),
+    Reason.CHECK_IN_TOO_EARLY: Row(
+        409,
+        Text("尚未到签到时间", "Too early to check in"),
+        Text(
+            "{from} 起可以签到。",
+            "Check-in opens at {from}.",
+        ),
+    ),
+    Reason.CHECK_IN_TOO_LATE: Row(
+        409,
+        Text("已过签到时间", "Too late to check in"),
+        Text(
+            "签到已于 {until} 截止，请到分诊台处理。",
+            "Check-in ended at {until}; please go to the desk.",
+        ),
+    ),
+    Reason.NO_SUCH_QUEUE: Row(
+        404,
+        Text("没有该队列", "No such queue"),
+        Text(
+            "没有找到该候诊队列，请刷新后重试。",
+            "There is no such queue; look again and repeat.",
+        ),
+    ),
+    Reason.NO_SUCH_TICKET: Row(
+        404,
+        Text("没有该候诊号", "No such ticket"),
+        Text(
+            "没有找到该候诊号，或它不属于当前账号。",
+            "No such ticket, or it belongs to somebody else.",
+        ),
+    ),
+    Reason.UNKNOWN_PRIORITY: Row(
+        422,
+        Text("没有该优先类别", "Unknown priority"),
+        Text(
+            "没有该优先类别或急诊级别，请核对医院的候诊规则。",
+            "There is no such priority class or emergency level in this hospital's rules.",
+        ),
+    ),
+    Reason.NUMBERS_EXHAUSTED: Row(
+        409,
+        Text("号码已用完", "No numbers left"),
+        Text(
+            "该队列的号码已发到 {last}，请联系分诊台更换号段。",
+            "This queue has given out its numbers up to {last}; ask the desk for another range.",
+        ),
+    ),
+    Reason.NUMBERS_OVERLAP: Row(
+        409,
+        Text("号段重叠", "Numbers overlap"),
+        Text(
+            "该号段与队列 {queue_id} 重叠，请换前缀或号段。",
+            "These numbers overlap those of queue {queue_id}; choose another prefix or range.",
+        ),
+    ),
+    Reason.STALE_VERSION: Row(
+        409,
+        Text("已被他人操作", "Somebody was quicker"),
+        Text(
+            "该候诊号或诊室刚刚有变化（当前版本 {version}），请刷新后再操作。",
+            "It has changed meanwhile (now at version {version}); look again and repeat.",
+        ),
+    ),
+    Reason.WRONG_STATUS: Row(
+        409,
+        Text("当前状态不能这样操作", "Not in this status"),
+        Text(
+            "候诊号 {number} 当前状态是 {ticket_status}，不能这样操作。",
+            "Ticket {number} is {ticket_status}, so this cannot be done now.",
+        ),
+    ),
+    Reason.REASON_NEEDED: Row(
+        422,
+        Text("请填写原因", "A reason is needed"),
+        Text(
+            "人工调整需要填写原因，原因会被记录。",
+            "What is done by hand needs a reason; it is recorded.",
+        ),
+    ),
+    Reason.ROOM_BUSY: Row(
+        409,
+        Text("诊室正忙", "The room is busy"),
+        Text(
+            "诊室里还有 {number}，请先就诊、过号或完成。",
+            "{number} is called or being seen there; start, pass or finish that one first.",
+        ),
+    ),
+    Reason.ROOM_NOT_OPEN: Row(
+        409,
+        Text("诊室未开诊", "The room is not open"),
+        Text(
+            "该诊室当前未开诊，请先开诊。",
+            "This room is not open now; open it first.",
+        ),
+    ),
+    Reason.ROOM_IN_USE: Row(
+        409,
+        Text("诊室已有医生", "The room is in use"),
+        Text(
+            "该诊室今天由 {practitioner_id} 使用，请先关闭或换诊室。",
+            "{practitioner_id} uses this room; close it first, or take another one.",
+        ),
+    ),
+    Reason.PRACTITIONER_ELSEWHERE: Row(
+        409,
+        Text("已在其他诊室开诊", "Open elsewhere"),
+        Text(
+            "您已在诊室 {room_id} 开诊，请先在那里停诊。",
+            "You are open in room {room_id}; close that one first.",
+        ),
+    ),
+    Reason.NOT_SERVED_HERE: Row(
+        409,
+        Text("不在本诊室就诊", "Not served here"),
+        Text(
+            "该候诊号所在的队列不由这个诊室叫号。",
+            "This room does not call from that ticket's queue, or not for that practitioner.",
+        ),
+    ),
+    Reason.DOOR_FULL: Row(
+        409,
+        Text("诊室门口已满", "The door is full"),
+        Text(
+            "该诊室门口最多 {at_most} 人候诊。",
+            "At most {at_most} people wait at this door.",
+        ),
+    ),
+    Reason.NOBODY_WAITS: Row(
+        409,
+        Text("没有候诊的患者", "Nobody waits"),
+        Text(
+            "当前没有可以呼叫的患者。",
+            "There is nobody to call now.",
+        ),
+    ),
+    Reason.TOO_SOON: Row(
+        409,
+        Text("操作太快", "Too soon"),
+        Text(
+            "{again_at} 之后可以再次呼叫。",
+            "It can be called again after {again_at}.",
+        ),
+    ),
+    Reason.CALLS_MAX: Row(
+        409,
+        Text("已达呼叫次数上限", "Called often enough"),
+        Text(
+            "已呼叫 {calls} 次，{passed_at} 自动过号；也可以现在过号。",
+            "Called {calls} times; it is passed over at {passed_at}, or pass it now.",
+        ),
+    ),
+    Reason.PASSED_TOO_OFTEN: Row(
+        409,
+        Text("过号次数过多", "Passed over too often"),
+        Text(
+            "已过号 {times} 次，请到分诊台处理。",
+            "Passed over {times} times; please go to the desk.",
+        ),
+    ),
+    Reason.PEOPLE_WAIT: Row(
+        409,
+        Text("还有患者在等", "People wait"),
+        Text(
+            "还有 {waiting} 位患者在等这位医生，请先说明转到哪里，或让他们继续等。",
+            "{waiting} people wait for this practitioner; say where they go, or that they keep waiting.",
+        ),
+    ),
+    Reason.NOTHING_TO_UNDO: Row(
+        409,
+        Text("没有可撤销的操作", "Nothing to undo"),
+        Text(
+            "该候诊号没有可以撤销的操作。",
+            "This ticket has no step that could be taken back.",
+        ),
+    ),
     Reason.BUSY: Row(
         503,
         Text("系统繁忙", "Busy"),
@@ -541,6 +795,15 @@ TABLE: Final[dict[str, Row]] = {
             "No appeal waits for a decision here; perhaps a colleague has decided it.",
         ),
     ),
+    Fault.WAY_UNKNOWN: Row(
+        422,
+        Text("路程未知", "Unknown way"),
+        Text(
+            "请填写到医院的分钟数；若提供位置，医院须已登记院区坐标。",
+            "Say how many minutes the way takes. A position helps only where the hospital has said where its"
+            " campus is.",
+        ),
+    ),
     Fault.WISH_IMPOSSIBLE: Row(
         409,
         Text("候补无法满足", "This wish can never be met"),
@@ -644,6 +907,32 @@ TABLE: Final[dict[str, Row]] = {
             "The topic has more than {limit} schedules; take a department below it, or a practitioner.",
         ),
     ),
+    Fault.FOREIGN_ORIGIN: Row(
+        403,
+        Text("来源不被允许", "Foreign origin"),
+        Text("该网页的来源不被允许。", "Pages of this origin may not ask here."),
+    ),
+    Fault.TOO_MANY_REQUESTS: Row(
+        429,
+        Text("请求过于频繁", "Too many requests"),
+        Text(
+            "请求过于频繁，请在 {retry_after} 秒后重试；本次请求未做任何处理。",
+            "You ask too often; nothing was done. Retry in {retry_after} s.",
+        ),
+    ),
+    Fault.REQUEST_TIMEOUT: Row(
+        408,
+        Text("请求接收超时", "The request came too slowly"),
+        Text(
+            "请求未在规定时间内传完；未做任何处理。",
+            "The request did not arrive in time; nothing was done.",
+        ),
+    ),
+    Fault.HEAD_TOO_LARGE: Row(
+        431,
+        Text("请求头过大", "Head too large"),
+        Text("请求头过大。", "The head of the request is too large."),
+    ),
     Fault.UPGRADE_REQUIRED: Row(
         426,
         Text("需要 WebSocket", "WebSocket required"),
@@ -657,6 +946,15 @@ TABLE: Final[dict[str, Row]] = {
             "No more live connections for now; retry shortly. Reading the slots still works.",
         ),
         retry_after=5,
+    ),
+    Fault.WHAT_IF_BUSY: Row(
+        503,
+        Text("测算繁忙", "Still reckoning"),
+        Text(
+            "正在测算另一份出诊模板，请稍后重试。",
+            "Another week is being reckoned; retry shortly.",
+        ),
+        retry_after=10,
     ),
     Fault.NO_SUCH_ROOM: Row(
         422,
@@ -723,8 +1021,72 @@ TABLE: Final[dict[str, Row]] = {
         Text("没有需要变更的内容", "Nothing to change"),
         Text("门诊已是所要求的状态。", "The sessions are already as asked for."),
     ),
+    Fault.NOT_ON_DUTY: Row(
+        409,
+        Text("该医生今天不在这里出诊", "Not on duty here"),
+        Text(
+            "医生 {practitioner_id} 今天在本科室没有门诊，也没有开诊，转过去的患者会没有人叫。",
+            "{practitioner_id} has no session and no open room here that day: nobody would call the patient.",
+        ),
+    ),
+    Fault.NOT_TODAY: Row(
+        409,
+        Text("不是今天的候诊", "Not today's waiting room"),
+        Text(
+            "只能操作今天（{day}）的候诊，跨夜时可操作昨天的；请刷新页面。",
+            "Only today's waiting room ({day}) can be changed, or yesterday's after midnight; look again.",
+        ),
+    ),
     Fault.REQUEST_REFUSED: Row(
         400, Text("请求被拒绝", "Request refused"), Text("该请求无法处理。", "This request cannot be served.")
+    ),
+    Fault.QR_INVALID: Row(
+        422,
+        Text("二维码无效", "Not such a code"),
+        Text(
+            "这不是本院的签到二维码，请在小程序里重新打开。",
+            "This is not a check-in code of this hospital; open it anew in the mini-program.",
+        ),
+    ),
+    Fault.QR_EXPIRED: Row(
+        422,
+        Text("二维码已过期", "The code has expired"),
+        Text(
+            "二维码两分钟内有效，截图不能使用，请在小程序里刷新。",
+            "A code is good for two minutes, so a screenshot does not do; refresh it in the mini-program.",
+        ),
+    ),
+    Fault.SEVERAL_NUMBERS: Row(
+        409,
+        Text("今天有多个号", "Several numbers today"),
+        Text(
+            "今天有多个可以签到的号，请从 choices 中选择一个再试。",
+            "More than one number could be checked in; choose one of choices and ask again.",
+        ),
+    ),
+    Fault.NO_NUMBER_TODAY: Row(
+        404,
+        Text("今天没有号", "No number today"),
+        Text(
+            "没有找到今天可以签到的号，请核对证件，或到窗口办理。",
+            "There is no number of today to check in; check the document, or ask at the window.",
+        ),
+    ),
+    Fault.NO_WALK_INS: Row(
+        409,
+        Text("不接受现场取号", "No walk-ins"),
+        Text(
+            "该科室只接诊已预约的患者，请先预约，或到分诊台咨询。",
+            "This department sees booked patients only; book a number, or ask at the desk.",
+        ),
+    ),
+    Fault.SAY_WHO: Row(
+        422,
+        Text("请说明是谁", "Say who it is"),
+        Text(
+            "请出示证件、二维码或选择就诊人，且只用其中一种。",
+            "Give a document, a QR code or a patient: one of them, and only one.",
+        ),
     ),
     Fault.INTERNAL: Row(
         500,
@@ -765,10 +1127,6 @@ RULES: Final[dict[str, Text]] = {
         "该就诊人不属于当前账号，请先添加就诊人。",
         "This patient is not one of this account's.",
     ),
-    "blocked": Text(
-        "该就诊人因多次爽约被暂停预约，恢复时间见 until。",
-        "This patient missed visits and may not book before the time given in until.",
-    ),
     "delegation_expired": Text(
         "当前账号为该就诊人预约的权限已到期或已撤销，请先续期或重新添加就诊人。",
         "This account's right to book for this patient has ended; renew it, or add the patient again.",
@@ -798,6 +1156,28 @@ RULES: Final[dict[str, Text]] = {
     ),
 }
 """What `not_eligible` says for each rule of engine.domain.eligibility."""
+
+BOOKINGS: Final[dict[str, Text]] = {
+    "booking_pending": Text(
+        "该预约尚未支付或确认，请先确认后再签到。",
+        "This number is not confirmed yet; confirm it, then check in.",
+    ),
+    "booking_waitlist": Text("该候补尚未成功，还没有号。", "This wish was not met: there is no number."),
+    "booking_cancelled": Text("该预约已取消，不能签到。", "This number was cancelled."),
+    "booking_noshow": Text(
+        "该预约已记为爽约，请到分诊台办理。", "This number was marked as missed; please go to the desk."
+    ),
+    "booking_fulfilled": Text("该预约已就诊完成。", "This visit has taken place already."),
+    "booking_suspended": Text(
+        "该门诊已停诊，不能签到；请查看停诊安排或到窗口办理。",
+        "This session was called off; see what was arranged instead, or ask at the window.",
+    ),
+    "nobody_on_duty": Text(
+        "该科室今天没有医生出诊，请改日预约。",
+        "Nobody sees patients in this department today; book another day.",
+    ),
+}
+"""What `not_booked` says at check-in, by what the number is instead; and `no_walk_ins` without a rule."""
 
 WISHES: Final[dict[str, Text]] = {
     "wishes_max": Text(
@@ -888,6 +1268,7 @@ INVALID: Final[dict[str, Text]] = {
     "union_tag_invalid": Text("须为以下之一：{expected_tags}", "must be one of {expected_tags}"),
     "iso_date": Text("须为 yyyy-mm-dd 格式的日期", "must be a date, yyyy-mm-dd"),
     "zoned_time": Text("须为带时区的 ISO 8601 时间", "must be an ISO 8601 time with its offset"),
+    "below_diastolic": Text("收缩压须高于舒张压", "must be above the diastolic pressure"),
     "repeated": Text("只能出现一次", "may be given once only"),
 }
 """Words for pydantic's error types, which are also the `code` of each entry in `errors`."""

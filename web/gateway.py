@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -27,6 +28,7 @@ from engine.records.appointments import seats_taken
 from engine.records.catalog import load_catalog, load_schedules
 from engine.records.catalog_changes import follow_catalog
 from engine.records.conduct import review_recent
+from engine.records.no_show_models import Nights
 from engine.records.policies import load_policy, of_settings
 from engine.records.policy_file import PolicyRefused
 from engine.records.request_keys import forget_keys
@@ -38,11 +40,32 @@ from web.admission import Admission
 from web.app import make_app
 from web.attendance import mark_no_shows, release_unconfirmed
 from web.auth import Tokens
-from web.door import Door
+from web.backup_figures import BackupFigures
+from web.desk.actors import ActorBoard
+from web.desk.indicators import IndicatorBoard
+from web.desk.what_if import BookedTimes
+from web.door import Door, Patience
+from web.file_limit import OTHERS as OTHER_FILES
+from web.file_limit import raise_file_limit
+from web.indicators_follower import STEP_SECONDS, Follower
+from web.no_show_round import LOOK_SECONDS as LEARN_LOOK_SECONDS
+from web.no_show_round import learn_nightly
+from web.origins import Origins, origins_of
 from web.patient.express import HoldLane
 from web.patient.pages import Pages
+from web.queues.arrivals import wait_by_themselves
+from web.queues.copies import Copies
+from web.queues.errands import Attending
+from web.queues.feeds import Feeds
+from web.queues.forecasts import Forecasts
+from web.queues.notices import Noticing, follow_notices
+from web.queues.screens import Screens
+from web.rate_limits import limits_of
 from web.stream import Stream
 from web.suspension import Rehoming
+from web.tls import context_of, follow
+from web.waiting_time_round import LOOK_SECONDS as WAITING_TIME_LOOK_SECONDS
+from web.waiting_time_round import learn_nightly as learn_waiting_times
 from web.wish_errands import Wishes
 
 log = logging.getLogger(__name__)
@@ -53,6 +76,8 @@ RETRY_SECONDS = 0.2
 START_TRIES = 10  # at READ_SECONDS_MAX each
 FEED_PAUSE_SECONDS = 0.1  # what changes meanwhile comes merged; nobody sees a tenth of a second
 CLOSE_SECONDS_MAX = 5.0
+UNREAD_SECONDS_MAX = 30.0
+ARRIVALS_SECONDS = 10.0
 NO_SHOW_SECONDS = 60.0
 UNCONFIRMED_SECONDS = 5.0
 CONDUCT_SECONDS = 60.0
@@ -71,6 +96,7 @@ class GatewayConfig:
 
 class HttpGateway:
     def __init__(self, number: int, config: GatewayConfig) -> None:
+        self._number = number
         self._name = f"gateway-{number}"
         self._config = config
         self._metrics = GatewayMetrics()
@@ -91,13 +117,22 @@ class HttpGateway:
             catalog = await load_catalog(connection)
             self._availability = Availability(catalog, [])
         self._pages = Pages(self._availability, catalog.hospital.zone)
-        self._stream = Stream(self._availability, self._pages, catalog.hospital.zone)
+        raise_file_limit(settings.stream_connections_max)
+        self._stream = Stream(
+            self._availability,
+            self._pages,
+            catalog.hospital.zone,
+            connections_max=settings.stream_connections_max,
+        )
+        self._rooms = Copies(self._pool, self._policy, lambda: int(time.time() * 1000))
         await self._read_catalog()
         await self._read_seats(None)
         self._directory = Directory(lines.send, settings.shards)
         self._client = ClientSession()
         app = make_app()
         app[keys.SETTINGS] = settings
+        app[keys.PROXIES], app[keys.RATE_LIMITS] = limits_of(settings)
+        app[keys.ORIGINS] = Origins(origins_of(settings.origins))
         app[keys.TOKENS] = Tokens(
             config.token_secret, settings.access_token_seconds, settings.refresh_token_seconds
         )
@@ -107,33 +142,80 @@ class HttpGateway:
         app[keys.DIRECTORY] = self._directory
         app[keys.CHANGES] = Changes(self._directory)
         app[keys.WISHES] = Wishes(app)
+        app[keys.NIGHTS] = Nights(self._pool)
+        app[keys.BOOKED_TIMES] = BookedTimes(self._pool)
         app[keys.AVAILABILITY] = self._availability
         app[keys.PAGES] = self._pages
         app[keys.STREAM] = self._stream
+        app[keys.ROOMS] = self._rooms
+        app[keys.ACTOR_BOARD] = actor_board = ActorBoard(
+            lines.figures,
+            settings.shards,
+            self._stream,
+            catalog.hospital.zone,
+            lambda: int(time.time() * 1000),
+        )
+        app[keys.INDICATOR_BOARD] = indicator_board = IndicatorBoard(
+            self._pool, self._availability, self._stream, catalog.hospital.zone
+        )
         app.on_shutdown.append(_close_stream)
         app[keys.METRICS] = self._metrics
         app[keys.OTHERS] = others
         app[keys.NAME] = self._name
+        app[keys.FORECASTS] = forecasts = Forecasts(
+            self._pool,
+            self._rooms,
+            self._availability,
+            app[keys.NIGHTS],
+            catalog.hospital.zone,
+            lambda: int(time.time() * 1000),
+        )
+        app[keys.NOTICING] = self._noticing = Noticing(app, lambda: int(time.time() * 1000))
+        app[keys.FEEDS] = feeds = Feeds(app)
+        feeds.join(self._stream)
+        app[keys.SCREENS] = screens = Screens(app, feeds, self._name)
         app[keys.HEALTH] = self._health = keys.Health()
         if config.wechat_address is not None:
             app_id, app_secret = config.wechat_app
             app[keys.WECHAT] = WeChatClient(self._client, config.wechat_address, app_id, app_secret)
         app[keys.ADMISSION] = Admission(settings.admitted_max, self._metrics.shed, self._metrics.admitted)
-        self._runner = Door(app, HoldLane(app), access_log=None, handle_signals=False)
+        patience = Patience(
+            settings.head_seconds_max,
+            settings.body_seconds_max,
+            settings.idle_seconds_max,
+            # What is left of the files is for shards, PostgreSQL and logs.
+            settings.stream_connections_max + OTHER_FILES // 2,
+        )
+        self._runner = Door(app, HoldLane(app), patience, access_log=None, handle_signals=False)
         await self._runner.setup()
-        listening = _listen(settings.host, settings.port)
-        await web.SockSite(self._runner, listening, backlog=1024, shutdown_timeout=CLOSE_SECONDS_MAX).start()
+        listening = _listen(settings.host, settings.port + (self._number if settings.port_each else 0))
+        files = settings.tls_files
+        tls = None if files is None else context_of(*files)
+        await web.SockSite(
+            self._runner, listening, backlog=1024, shutdown_timeout=CLOSE_SECONDS_MAX, ssl_context=tls
+        ).start()
         self._tasks = [asyncio.create_task(self._follow(shard_id)) for shard_id in range(settings.shards)] + [
             asyncio.create_task(follow_catalog(config.database_url, self._read_catalog)),
             asyncio.create_task(watch_lag(self._metrics.lag)),
             asyncio.create_task(self._stream.run()),
+            asyncio.create_task(feeds.run()),
+            asyncio.create_task(forecasts.run()),
+            asyncio.create_task(follow_notices(app, config.database_url)),
+            asyncio.create_task(screens.run()),
+            asyncio.create_task(actor_board.run()),
+            asyncio.create_task(indicator_board.run()),
             asyncio.create_task(Errands(config.database_url, self._pool, _handlers(app)).run()),
-            asyncio.create_task(go(self._pool, _rounds(app))),
+            asyncio.create_task(go(config.database_url, _rounds(app, config.database_url))),
         ]
+        if settings.backup_to:
+            figures = BackupFigures(self._metrics.registry)
+            self._tasks.append(asyncio.create_task(figures.follow(self._pool)))
+        if tls is not None and files is not None:
+            self._tasks.append(asyncio.create_task(follow(tls, *files)))
         settle()
         self._health.is_serving = True
         host, port = listening.getsockname()[:2]
-        return f"http://{host}:{port}"
+        return f"{'http' if tls is None else 'https'}://{host}:{port}"
 
     async def stop(self) -> None:
         """Readiness goes first, then the doors, then what was taken in is answered."""
@@ -157,18 +239,24 @@ class HttpGateway:
                 if changes.remaining is None:
                     self._metrics.feed_resets.inc()
                     await self._read_seats(shard_id)
+                    self._rooms.lost(partial(self._is_of, shard_id))
                 else:
                     self._stream.heard(
                         self._availability.change(changes.remaining, changes.plans, changes.seq)
                     )
+                    self._rooms.hear(changes.rooms)
+                    self._noticing.hear(changes.rooms)
                     self._positions[shard_id] = (changes.epoch, changes.seq)
-                    if changes.remaining or changes.plans:
+                    if changes.remaining or changes.plans or changes.rooms:
                         await asyncio.sleep(FEED_PAUSE_SECONDS)
             except ShardAway:
                 await asyncio.sleep(RETRY_SECONDS)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
                 log.warning("free seats could not be read: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
+
+    def _is_of(self, shard_id: int, stream: str) -> bool:
+        return shard_of(stream, self._config.settings.shards) == shard_id
 
     async def _read_seats(self, shard_id: int | None) -> None:
         """A snapshot from SQL: at the start, and where a feed has gone on without us."""
@@ -200,14 +288,15 @@ class HttpGateway:
             today = datetime.now(catalog.hospital.zone).date()
             rows = await load_schedules(connection, today - timedelta(days=1))
         self._stream.heard(self._availability.replace(catalog, rows, read_at, self._policy.policy))
+        self._rooms.look_again()
 
 
 def _handlers(app: web.Application) -> dict[str, Handle]:
     """Who does which errand."""
-    return {**Rehoming(app).handlers(), **app[keys.WISHES].handlers()}
+    return {**Rehoming(app).handlers(), **app[keys.WISHES].handlers(), **Attending(app).handlers()}
 
 
-def _rounds(app: web.Application) -> list[Round]:
+def _rounds(app: web.Application, database_url: str) -> list[Round]:
     async def review_conduct() -> None:
         async with app[keys.POOL].acquire() as connection:
             await review_recent(connection, app[keys.POLICY].policy, datetime.now(UTC))
@@ -217,10 +306,15 @@ def _rounds(app: web.Application) -> list[Round]:
             await forget_keys(connection, datetime.now(UTC))
 
     return [
+        Round("arrivals", ARRIVALS_SECONDS, partial(wait_by_themselves, app)),
         Round("no shows", NO_SHOW_SECONDS, partial(mark_no_shows, app)),
+        Round("no-show model", LEARN_LOOK_SECONDS, partial(learn_nightly, app, database_url)),
         Round("unconfirmed", UNCONFIRMED_SECONDS, partial(release_unconfirmed, app)),
         Round("conduct", CONDUCT_SECONDS, review_conduct),
         Round("old keys", FORGET_SECONDS, forget),
+        Round("indicators", STEP_SECONDS, Follower(database_url).step),
+        Round("waiting times", WAITING_TIME_LOOK_SECONDS, partial(learn_waiting_times, app, database_url)),
+        *app[keys.NOTICING].rounds(),
         *app[keys.WISHES].rounds(),
     ]
 
@@ -253,5 +347,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    # Who asks and then does not read the answer is gone after a while. Connections have it from here.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_SECONDS_MAX * 1000))
     listening.bind((host, port))
     return listening

@@ -16,13 +16,25 @@ if TYPE_CHECKING:  # names alone: web.auth and the connectors may themselves imp
     from actors.cluster import Others
     from actors.directory import Directory
     from actors.metrics import GatewayMetrics
+    from engine.records.no_show_models import Nights
     from engine.views.availability import Availability
     from integrations.wechat.client import WeChatClient
     from web.admission import Admission
     from web.auth import Tokens
+    from web.client_address import Proxies
+    from web.desk.actors import ActorBoard
+    from web.desk.indicators import IndicatorBoard
+    from web.desk.what_if import BookedTimes
+    from web.origins import Origins
     from web.passwords import Passwords
     from web.patient.offers import Offers
     from web.patient.pages import Pages
+    from web.queues.copies import Copies
+    from web.queues.feeds import Feeds
+    from web.queues.forecasts import Forecasts
+    from web.queues.notices import Noticing
+    from web.queues.screens import Screens
+    from web.rate_limits import RateLimits
     from web.stream import Stream
     from web.wish_errands import Wishes
 
@@ -58,12 +70,24 @@ HEALTH: web.AppKey[Health] = web.AppKey("health", Health)
 DIRECTORY: "web.AppKey[Directory]" = web.AppKey("directory")
 CHANGES: "web.AppKey[Changes]" = web.AppKey("changes")
 WISHES: "web.AppKey[Wishes]" = web.AppKey("wishes")
+NIGHTS: "web.AppKey[Nights]" = web.AppKey("nights")
+BOOKED_TIMES: "web.AppKey[BookedTimes]" = web.AppKey("booked_times")
 AVAILABILITY: "web.AppKey[Availability]" = web.AppKey("availability")
 PAGES: "web.AppKey[Pages]" = web.AppKey("pages")
 STREAM: "web.AppKey[Stream]" = web.AppKey("stream")
+ROOMS: "web.AppKey[Copies]" = web.AppKey("rooms")
+ACTOR_BOARD: "web.AppKey[ActorBoard]" = web.AppKey("actor_board")
+INDICATOR_BOARD: "web.AppKey[IndicatorBoard]" = web.AppKey("indicator_board")
+FEEDS: "web.AppKey[Feeds]" = web.AppKey("feeds")
+FORECASTS: "web.AppKey[Forecasts]" = web.AppKey("forecasts")
+NOTICING: "web.AppKey[Noticing]" = web.AppKey("noticing")
+SCREENS: "web.AppKey[Screens]" = web.AppKey("screens")
 METRICS: "web.AppKey[GatewayMetrics]" = web.AppKey("metrics")
 OFFERS: "web.AppKey[Offers]" = web.AppKey("offers")
 ADMISSION: "web.AppKey[Admission]" = web.AppKey("admission")
 OTHERS: "web.AppKey[Others]" = web.AppKey("others")
+PROXIES: "web.AppKey[Proxies]" = web.AppKey("proxies")
+RATE_LIMITS: "web.AppKey[RateLimits]" = web.AppKey("rate_limits")
+ORIGINS: "web.AppKey[Origins]" = web.AppKey("origins")
 NAME: web.AppKey[str] = web.AppKey("name", str)
 """Of this gateway, in metrics."""

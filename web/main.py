@@ -19,8 +19,9 @@ from pathlib import Path
 import asyncpg
 from aiohttp import web as http
 
-from actors.cluster import Cluster, start_ray, stop_ray
+from actors.cluster import START_SECONDS_MAX, Cluster, start_ray, stop_ray
 from engine import database, embedded_postgres, logs
+from engine.backup.failed import BackupFailed
 from engine.embedded_postgres import EmbeddedPostgres
 from engine.records.catalog import NOT_IMPORTED, load_catalog, publish_schedules
 from engine.records.hospital_file import read_hospital
@@ -29,9 +30,11 @@ from engine.records.policies import of_settings
 from engine.records.policy_file import PolicyRefused
 from engine.settings import Settings
 from integrations.wechat.sandbox import sandbox_app
+from web import backup_beside
 from web.auth import SECRET_BYTES_MIN
 from web.demo_staff import DEMO_PASSWORD, DEMO_STAFF, close_demo_staff, open_demo_staff
 from web.gateway import GatewayConfig, HttpGateway
+from web.tls import TlsFailed, context_of
 
 log = logging.getLogger(__name__)
 
@@ -49,13 +52,23 @@ def serve(settings: Settings) -> None:
     """Runs until SIGTERM or Ctrl-C, then drains. Raises CannotStart with one clear line."""
     home = settings.home.resolve()
     logs.configure("WARNING", None)
-    _check_port(settings.host, settings.port)
+    for number in range(settings.gateways if settings.port_each else 1):
+        _check_port(settings.host, settings.port + number)
+    if settings.tls_files is not None:
+        try:
+            context_of(*settings.tls_files)
+        except TlsFailed as failed:
+            raise CannotStart(str(failed)) from None
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotStart(f"cannot use {home} as home: {error.strerror}; choose another --home") from None
     if settings.ray_address is not None and settings.database_url is None:
         raise CannotStart("a cluster needs a database that all its nodes reach: pass --database-url")
+    try:
+        asyncio.run(backup_beside.check(settings))
+    except BackupFailed as failed:
+        raise CannotStart(str(failed)) from None
     with contextlib.ExitStack() as stack:
         try:
             server = stack.enter_context(_postgres(home)) if settings.database_url is None else None
@@ -144,7 +157,11 @@ async def _run(settings: Settings, server: EmbeddedPostgres | None, url: str, ho
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    async with _alone(url, stopping), _sandbox(settings) as wechat_address:
+    async with (
+        _alone(url, stopping),
+        backup_beside.archiving(settings, home),
+        _sandbox(settings) as wechat_address,
+    ):
         log_folder = None if settings.ray_address else home / "logs"
         config = GatewayConfig(
             settings,
@@ -168,7 +185,12 @@ async def _run(settings: Settings, server: EmbeddedPostgres | None, url: str, ho
         if server is not None:
             tasks.append(asyncio.create_task(_keep_running(server)))
         try:
-            addresses = await cluster.start()
+            try:
+                addresses = await cluster.start()
+            except TimeoutError:
+                raise CannotStart(
+                    f"not everything was up after {START_SECONDS_MAX:.0f} s: see the logs of {home}"
+                ) from None
             _greet(settings, home, addresses)
             await stopping.wait()
             print("draining: nothing that was answered is lost …", flush=True)

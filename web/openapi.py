@@ -15,6 +15,8 @@ Which keywords a handler names says what it gets:
     staff            who asks, a web.auth.Staff, where the route says security="staff": 403 forbidden
                      without one of its `roles`. Whether a department or a doctor is theirs, the handler asks
                      web.auth.may_manage
+    who              whichever of the two asks, bytes or Staff, where the route says security="either"; its
+                     `roles` then are those of staff
 
 It returns what its annotation says (a dataclass, a model, a list), or bytes that are that very JSON already,
 or a response of its own; it raises web.errors.Problem. Models forbid what they do not know.
@@ -42,15 +44,16 @@ from swagger_ui_bundle import swagger_ui_path
 from engine.domain.limits import BODY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX
 from engine.domain.refusal import Reason
 from engine.records.staff import Role
-from web.auth import account_of, staff_of
+from web.auth import Staff, account_of, staff_of, who_of
 from web.errors import Entry, Problem, expect, invalid, problems
 from web.faults import Fault
 from web.openapi_document import Json, as_3_0, document_of
+from web.security_headers import PAGE_POLICY
 
 H = TypeVar("H", bound=Callable[..., Awaitable[object]])
-Security = Literal["bearer", "staff"]
+Security = Literal["bearer", "staff", "either"]
 
-_KEYWORDS: Final = {"path", "query", "body", "idempotency_key", "account_id", "staff"}
+_KEYWORDS: Final = {"path", "query", "body", "idempotency_key", "account_id", "staff", "who"}
 _BODY_FAULTS: Final = (
     Fault.MALFORMED_JSON,
     Fault.DUPLICATE_KEY,
@@ -102,6 +105,7 @@ class Operation:
             codes[Fault.INVALID_QUERY] = None
         if self.body_adapter:
             codes |= dict.fromkeys(_BODY_FAULTS)
+        codes[Fault.TOO_MANY_REQUESTS] = None
         codes[Fault.INTERNAL] = None
         return [str(code) for code in codes]
 
@@ -133,7 +137,8 @@ class Api:
     ) -> Callable[[H], H]:
         """Declares a handler. `zh` is its summary in Chinese; its docstring is the English one.
 
-        `roles` are of engine.records.staff.Role, for security="staff": any of them may; without, all staff.
+        `roles` are of engine.records.staff.Role, for the staff of security="staff" and "either": any of them
+        may; without, all staff.
         `answer` names the documented type where the annotation cannot, as when the handler gives bytes;
         `accepted` is the type of a 202, which the handler gives as a response of its own.
         """
@@ -154,12 +159,12 @@ class Api:
                 raise TypeError(f"{name} asks for {sorted(unknown)}, which no request has")
             if "account_id" in keywords and security is None:
                 raise TypeError(f"{name} asks who it is but needs no token")
-            for keyword, needed in (("account_id", "bearer"), ("staff", "staff")):
+            for keyword, needed in (("account_id", "bearer"), ("staff", "staff"), ("who", "either")):
                 if keyword in keywords and security != needed:
                     raise TypeError(f"{name} asks for {keyword} but its security is {security}")
             if strange := set(roles) - set(Role):
                 raise TypeError(f"{name}: no roles are called {sorted(strange)}")
-            if roles and security != "staff":
+            if roles and security not in ("staff", "either"):
                 raise TypeError(f"{name} names roles, which only staff have")
             path_names = set(re.findall(r"{(\w+)}", path))
             path_model = hints.get("path")
@@ -207,6 +212,7 @@ class Api:
         app.router.add_get("/openapi.json", self._serve_document)
         app.router.add_get("/docs", self._serve_page)
         app.router.add_get("/docs/openapi-3.0.json", self._serve_document_3_0)
+        app.router.add_get("/docs/start.js", self._serve_script)
         app.router.add_static("/docs/assets", swagger_ui_path)
 
     @cached_property
@@ -222,8 +228,11 @@ class Api:
 
     async def _serve_page(self, request: web.Request) -> web.Response:
         return web.Response(
-            text=_PAGE, content_type="text/html", headers={"Content-Security-Policy": _PAGE_POLICY}
+            text=_PAGE, content_type="text/html", headers={"Content-Security-Policy": PAGE_POLICY}
         )
+
+    async def _serve_script(self, request: web.Request) -> web.Response:
+        return web.Response(text=_SCRIPT, content_type="text/javascript")
 
 
 # Serving: everything that can be made ready beforehand is, so that a request costs little.
@@ -239,9 +248,11 @@ def _served(operation: Operation) -> Handler:
     secured = operation.security is not None
     headers = PRIVATE_HEADERS if secured else _JSON_HEADERS
     is_for_staff = operation.security == "staff"
+    is_for_either = operation.security == "either"
     roles = frozenset(operation.roles)
     wants_account = "account_id" in operation.keywords
     wants_staff = "staff" in operation.keywords
+    wants_who = "who" in operation.keywords
     wants_key = "idempotency_key" in operation.keywords
     path_of = operation.path_adapter.validator.validate_strings if operation.path_adapter else None
     # Not validate_strings, which knows no lists; lax Python mode reads "5" as 5 as well.
@@ -258,6 +269,12 @@ def _served(operation: Operation) -> Handler:
                 raise Problem(Fault.FORBIDDEN, roles=list(operation.roles))
             if wants_staff:
                 arguments["staff"] = staff
+        elif is_for_either:
+            who = who_of(request)
+            if roles and isinstance(who, Staff) and roles.isdisjoint(who.roles):
+                raise Problem(Fault.FORBIDDEN, roles=list(operation.roles))
+            if wants_who:
+                arguments["who"] = who
         elif secured:
             account_id = account_of(request)
             if wants_account:
@@ -419,11 +436,16 @@ _PAGE: Final = """<!doctype html>
 <link rel="icon" type="image/png" href="/docs/assets/favicon-32x32.png" sizes="32x32">
 </head>
 <body>
-<div id="swagger-ui"></div>
+<div id="swagger-ui" data-document="/docs/openapi-3.0.json"></div>
 <script src="/docs/assets/swagger-ui-bundle.js" charset="utf-8"></script>
-<script>
-SwaggerUIBundle({
-  url: "/docs/openapi-3.0.json",
+<script src="/docs/start.js" charset="utf-8"></script>
+<noscript>需要 JavaScript；文档本身在 <a href="/openapi.json">/openapi.json</a></noscript>
+</body>
+</html>
+"""
+# A file of its own, so that the page needs no inline script and its policy can forbid them all.
+_SCRIPT: Final = """SwaggerUIBundle({
+  url: document.getElementById("swagger-ui").dataset.document,
   dom_id: "#swagger-ui",
   deepLinking: true,
   persistAuthorization: true,
@@ -431,19 +453,7 @@ SwaggerUIBundle({
   presets: [SwaggerUIBundle.presets.apis],
   layout: "BaseLayout",
 });
-</script>
-<noscript>需要 JavaScript；文档本身在 <a href="/openapi.json">/openapi.json</a></noscript>
-</body>
-</html>
 """
-_PAGE_POLICY: Final = "; ".join(
-    (
-        "default-src 'self'",
-        "script-src 'self' 'unsafe-inline'",
-        "style-src 'self' 'unsafe-inline'",
-        "img-src 'self' data:",
-    )
-)
 
 
 api: Final = Api(
@@ -458,6 +468,7 @@ api: Final = Api(
         "catalog": "科室、医生、排班与号源 / departments, practitioners, schedules, slots",
         "appointments": "预约 / appointments",
         "waitlist": "候补 / waiting for a number that comes back",
+        "queues": "签到、候诊与叫号 / check-in, waiting and calling",
         "bills": "支付 / payment",
         "conduct": "处罚与申诉 / penalties and appeals",
         "desk": "窗口与管理 / for the staff at the desk",

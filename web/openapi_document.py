@@ -128,7 +128,8 @@ def _described(operation: "Operation", schemas: Mapping[str, Any], components: J
         **otherwise,
         **{str(status): _problem_answer(codes) for status, codes in sorted(by_status.items())},
     }
-    described["security"] = [{operation.security: []}] if operation.security else []
+    schemes = ("bearer", "staff") if operation.security == "either" else (operation.security,)
+    described["security"] = [{scheme: []} for scheme in schemes if scheme]
     return described
 
 

@@ -87,13 +87,21 @@ def apply(file: Path, who: str | None, **given: Any) -> None:
 
 
 @policy.command()
+@click.option("--waiting", "department", metavar="DEPARTMENT", help="What holds in its waiting room, whole.")
 @HOME
 @DATABASE_URL
-def show(**given: Any) -> None:
-    """Print the policy in force as it was written."""
+def show(department: str | None, **given: Any) -> None:
+    """Print the policy in force as it was written.
+
+    With --waiting: the rules of one department's waiting room as they come out of the engine's defaults, the
+    hospital's and the department's own, in the words of the file.
+    """
     from engine.records.policies import policy_in_force
 
     record = _with_database(settings_of(given), policy_in_force, only_read=True)
+    if department is not None:
+        _show_waiting(department, "" if record is None else record.yaml)
+        return
     if record is None:
         click.echo(
             "xinglin: no policy is in force; everything is as by default and in the settings", err=True
@@ -101,6 +109,21 @@ def show(**given: Any) -> None:
         return
     click.echo(f"# version {record.version}, put in force by {record.who} at {record.at:%F %T %Z}", err=True)
     sys.stdout.write(record.yaml)
+
+
+def _show_waiting(department: str, text: str) -> None:
+    """A department that says nothing has the hospital's."""
+    import yaml
+
+    from engine.domain.policy import Policy
+    from engine.records.policy_file import read_policy
+    from engine.records.waiting_terms_file import waiting_as_data
+
+    policy = read_policy(text, Policy()) if text else Policy()
+    own = "its own" if department in policy.waiting else "the hospital's"
+    click.echo(f"# the waiting room of {department}: {own}", err=True)
+    data = {"waiting": waiting_as_data(policy.waiting_of(department))}
+    sys.stdout.write(yaml.safe_dump(data, allow_unicode=True, sort_keys=False, width=110))
 
 
 @policy.command("dry-run")
@@ -112,7 +135,8 @@ def show(**given: Any) -> None:
 @HOME
 @DATABASE_URL
 def dry_run(file: Path, first: datetime, last: datetime, **given: Any) -> None:
-    """Replay recorded days under the policy in force and under FILE, and show what would differ.
+    """Replay recorded days under the policy in force and under FILE, and show what would differ: bookings,
+    and whom the waiting rooms would have called.
 
     Changes nothing, and may be run on a database in use.
     """
@@ -120,6 +144,7 @@ def dry_run(file: Path, first: datetime, last: datetime, **given: Any) -> None:
     from engine.records.policy_file import PolicyRefused, read_policy
     from web.policy_dry_run import Comparison, compare, read_days
     from web.policy_dry_run import show as show_comparison
+    from web.policy_dry_run_rooms import RoomDay, compare_rooms, show_rooms
 
     settings = settings_of(given)
     text = _text(file)
@@ -127,19 +152,22 @@ def dry_run(file: Path, first: datetime, last: datetime, **given: Any) -> None:
         fail(f"--to {last:%F} is before --from {first:%F}: swap them")
     fallback = of_settings(settings)
 
-    async def compared(connection: asyncpg.Connection) -> Comparison:
+    async def compared(connection: asyncpg.Connection) -> tuple[Comparison, list[RoomDay]]:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             before = await load_policy(connection, fallback)
             after = read_policy(text, fallback, await known_ids(connection), str(file))
             days = await read_days(connection, first.date(), last.date())
-        return compare(days, before, after)
+            rooms = await compare_rooms(connection, first.date(), last.date(), before, after)
+        return compare(days, before, after), rooms
 
     try:
-        found = _with_database(settings, compared, only_read=True)
+        found, rooms = _with_database(settings, compared, only_read=True)
     except PolicyRefused as refused:
         _tell(refused)
         fail(f"{len(refused.errors)} errors")
-    show_comparison(found, Console())
+    console = Console()
+    show_comparison(found, console)
+    show_rooms(rooms, found.days.zone, console)
 
 
 def _text(file: Path) -> str:

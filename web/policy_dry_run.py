@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
-from typing import Final
+from typing import Final, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -63,7 +63,7 @@ async def read_days(connection: asyncpg.Connection, first: date, last: date) -> 
         # Clocks of processes differ; what came after something never happened before it.
         at = max(_ms(row["at"]), known[-1].at if known else 0)
         key = ScheduleKey.of_stream(row["stream"])
-        known.append(Recorded(at, key, unpack_event(row["type"], row["data"])))
+        known.append(Recorded(at, key, cast(s.Event, unpack_event(row["type"], row["data"]))))
     events = [each for known in streams.values() for each in known]
     told = {each.event.appointment_id for each in events if isinstance(each.event, s.AttendanceRecorded)}
     keys = {each.key.schedule_id: each.key for each in events}

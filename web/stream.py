@@ -1,10 +1,11 @@
-"""The stream: who looks at schedules hears of every change, over a WebSocket (docs/STREAM.md).
+"""The stream: who looks hears of every change, over a WebSocket (docs/STREAM.md).
 
 What a client has not been sent yet is kept as names only: which topics, days and slots. What is said of them
 is looked up when it is sent, so a slow reader gets the newest state once, and never a queue of old ones.
 
 Two things change what is seen: news from the actors (`heard`) and time, when a share opens or a slot begins
-(`run`). Topics are `kind/name`; SOURCES of a Stream says what each kind shows.
+(`run`). Topics are `kind/name`. Of what `Stream.sources` shows, this module keeps who watches it; a source in
+`Stream.live` does so itself, and says what each connection is to be told (web/queues/feeds.py).
 """
 
 import asyncio
@@ -13,29 +14,28 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, tzinfo
+from datetime import tzinfo
 from typing import Annotated, Final, Protocol
 
 import orjson
 from aiohttp import WSCloseCode, WSMsgType, web
 from pydantic import Field, TypeAdapter
 
-from engine.domain.ids import ScheduleKey
 from engine.domain.limits import BODY_BYTES_MAX
-from engine.domain.refusal import Reason
 from engine.records.catalog import ScheduleRow
 from engine.records.staff import Staff
 from engine.views.availability import FOREVER, Availability, Heard
 from web import keys
-from web.errors import Problem, language_of
+from web.errors import DATABASE_AWAY, Problem, language_of
 from web.faults import Fault, Language
 from web.openapi import api, check_json, validated
 from web.patient.bodies import Request
-from web.patient.pages import CHANNEL, Pages, Wanted
+from web.patient.live_schedules import OfDepartment, OfPractitioner, OneSchedule, with_slots
+from web.patient.pages import CHANNEL, Pages
 
 log = logging.getLogger(__name__)
 
-CONNECTIONS_MAX: Final = 2_000  # of one gateway; the next is answered 503 before it is one
+CONNECTIONS_MAX: Final = 12_000  # of one gateway, unless set; the next is answered 503 before it is one
 TOPICS_MAX: Final = 50  # of one connection
 SCHEDULES_MAX: Final = 1_000  # in one topic: its snapshot is one message
 WAITING_MAX: Final = 500  # schedules of which a slow reader has news to come; then snapshots instead
@@ -47,7 +47,19 @@ SEND_SECONDS_MAX: Final = 10.0  # a reader that takes nothing for so long is clo
 CLOSE_SECONDS_MAX: Final = 2.0
 TURN_SECONDS_MAX: Final = 30.0  # the clock may be set: look at it now and then
 
-TopicName = Annotated[str, Field(pattern=r"^[a-z]{1,32}/[A-Za-z0-9_.\-]+$", max_length=97)]
+_NAME: Final = r"[A-Za-z0-9_.\-]+"
+TopicName = Annotated[
+    str, Field(pattern=rf"^(?:[a-z]{{1,32}}/{_NAME}|calls/{_NAME}/{_NAME})$", max_length=130)
+]
+
+
+class ScreenBody(Request):
+    """How a call screen does, told by itself (web/queues/screens.py)."""
+
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]{1,64}$")]
+    topic: TopicName | None = None
+    shown_sequence: Annotated[int, Field(ge=0, le=1 << 53)]
+    error: Annotated[str, Field(max_length=200)] = ""
 
 
 class StreamBody(Request):
@@ -56,6 +68,10 @@ class StreamBody(Request):
     token: Annotated[str | None, Field(max_length=4096)] = None
     unsubscribe: Annotated[list[TopicName], Field(max_length=TOPICS_MAX)] = []
     subscribe: Annotated[list[TopicName], Field(max_length=TOPICS_MAX)] = []
+    since: Annotated[
+        dict[TopicName, Annotated[int, Field(ge=0, le=1 << 53)]], Field(max_length=TOPICS_MAX)
+    ] = {}
+    screen: ScreenBody | None = None
 
 
 _BODY_OF: Final = TypeAdapter(StreamBody).validator.validate_json
@@ -72,6 +88,20 @@ class Source(Protocol):
 
     async def snapshot(self, topic: str, name: str) -> bytes:
         """The whole message."""
+
+
+class LiveSource(Protocol):
+    """Kinds of topics that know who watches them and what each of these has been told."""
+
+    async def watch(self, connection: "Connection", topic: str, name: str, since: int | None) -> None:
+        """From now on it is told; also what is true now, or what came after `since`. Asked again, it begins
+        again. Raises Problem for what does not exist or is not theirs to see, and then nothing is watched."""
+
+    def unwatch(self, connection: "Connection", topic: str) -> None:
+        """Nothing more is told."""
+
+    def messages(self, connection: "Connection") -> list[bytes]:
+        """All that it has not been told yet, in order; asked after `Connection.wake`."""
 
 
 @dataclass(eq=False, slots=True)
@@ -97,7 +127,13 @@ class Connection:
         self._renewed: dict[str, None] = {}
         self._days: dict[str, None] = {}
         self._slots: dict[str, set[str]] = {}
+        self._awake: dict[LiveSource, None] = {}
         self._news = asyncio.Event()
+
+    def wake(self, source: LiveSource) -> None:
+        """It has something to tell."""
+        self._awake[source] = None
+        self._news.set()
 
     def say(self, message: object) -> None:
         self._said.append(orjson.dumps(message))
@@ -111,6 +147,15 @@ class Connection:
         """The topic's snapshot, from the beginning."""
         self._renewed[topic] = None
         self._news.set()
+
+    def pass_on(self, topic: str, message: bytes) -> None:
+        """A change of what was told of the topic. Whoever is far behind is told the whole again instead."""
+        if topic not in self._renewed:
+            if len(self._said) < SAID_MAX // 2:
+                self._said.append(message)
+            else:
+                self._renewed[topic] = None
+            self._news.set()
 
     def note(self, schedule_id: str, clocks: set[str] | None) -> None:
         """There is news of these slots, or (None) of the whole day."""
@@ -134,15 +179,22 @@ class Connection:
         while True:
             await self._news.wait()
             self._news.clear()
-            said = list(self._said)
-            self._said.clear()
+            await self._send_all(messages)  # apart, so that who waits keeps no old messages
+
+    async def _send_all(self, messages: "Callable[[Waiting], Awaitable[list[bytes]]]") -> None:
+        said = list(self._said)
+        self._said.clear()
+        awake, self._awake = self._awake, {}
+        said += [message for source in awake for message in source.messages(self)]
+        if self._renewed or self._days or self._slots:
             waiting = Waiting(
                 [topic for topic in self._renewed if topic in self.topics], self._days, self._slots
             )
             self._renewed, self._days, self._slots = {}, {}, {}
-            for message in (*said, *await messages(waiting)):
-                async with asyncio.timeout(SEND_SECONDS_MAX):
-                    await self._send(message)
+            said += await messages(waiting)
+        for message in said:
+            async with asyncio.timeout(SEND_SECONDS_MAX):
+                await self._send(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +215,9 @@ class Stream:
         pages: Pages,
         zone: tzinfo,
         now: Callable[[], int] = lambda: int(time.time() * 1000),
+        connections_max: int = CONNECTIONS_MAX,
     ) -> None:
+        self._connections_max = connections_max
         self._availability = availability
         self._pages = pages
         self._now = now
@@ -173,14 +227,15 @@ class Stream:
         self._earlier = asyncio.Event()
         self._connections: dict[Connection, Callable[[], Awaitable[object]]] = {}
         self.sources: dict[str, Source] = {
-            "schedule": _OneSchedule(availability, pages, now),
-            "department": _Department(availability, pages, now, zone),
-            "practitioner": _Practitioner(availability, pages, now, zone),
+            "schedule": OneSchedule(availability, pages, now),
+            "department": OfDepartment(availability, pages, now, zone),
+            "practitioner": OfPractitioner(availability, pages, now, zone),
         }
+        self.live: dict[str, LiveSource] = {}
 
     @property
     def is_full(self) -> bool:
-        return len(self._connections) >= CONNECTIONS_MAX
+        return len(self._connections) >= self._connections_max
 
     async def close(self) -> None:
         await asyncio.gather(*(close() for close in self._connections.values()), return_exceptions=True)
@@ -193,6 +248,18 @@ class Stream:
         for topic in list(connection.topics):
             self.unsubscribe(connection, topic)
         self._connections.pop(connection, None)
+
+    async def enter(self, connection: Connection, topic: str, since: int | None = None) -> None:
+        """Subscribes to a topic of any kind, where possible from what came after `since`. Raises Problem."""
+        kind, _, name = topic.partition("/")
+        live = self.live.get(kind)
+        if live is None:
+            self.subscribe(connection, topic)
+            return
+        if topic not in connection.topics and len(connection.topics) >= TOPICS_MAX:
+            raise Problem(Fault.TOO_MANY_TOPICS, limit=TOPICS_MAX)
+        await live.watch(connection, topic, name, since)
+        connection.topics[topic] = None
 
     def subscribe(self, connection: Connection, topic: str) -> None:
         """Its snapshot comes, and from then on all news of it. Raises Problem."""
@@ -217,7 +284,13 @@ class Stream:
         connection.renew(topic)
 
     def unsubscribe(self, connection: Connection, topic: str) -> None:
+        is_watched = topic in connection.topics
         connection.topics.pop(topic, None)
+        live = self.live.get(topic.partition("/")[0])
+        if live is not None:
+            if is_watched:
+                live.unwatch(connection, topic)
+            return
         watched = self._topics.get(topic)
         if watched is not None and connection in watched.watchers:
             watched.watchers.discard(connection)
@@ -234,6 +307,16 @@ class Stream:
         watched = self._topics.get(topic)
         for connection in watched.watchers if watched else ():
             connection.renew(topic)
+
+    def say(self, topic: str, message: bytes) -> None:
+        """To everybody who watches it: a change of what its snapshot said."""
+        watched = self._topics.get(topic)
+        for connection in watched.watchers if watched else ():
+            connection.pass_on(topic, message)
+
+    def watched(self, kind: str) -> list[str]:
+        """The topics of this kind that somebody watches."""
+        return [topic for topic in self._topics if topic.startswith(f"{kind}/")]
 
     def heard(self, heard: Heard) -> None:
         """News that the view has taken in."""
@@ -308,7 +391,7 @@ class Stream:
         row = self._availability.schedule(schedule_id)
         whole = b"null"
         if row is not None and row.practitioner_id in self._availability.catalog.practitioners:
-            whole = _with_slots(self._pages, row, now)
+            whole = with_slots(self._pages, row, now)
         version = self._availability.version(schedule_id)
         return b'{"plan":{"schedule_id":%b,"schedule":%b},"version":%d}' % (
             orjson.dumps(schedule_id),
@@ -376,103 +459,30 @@ class Stream:
                 connection.renew(topic)
 
 
-def _with_slots(pages: Pages, row: ScheduleRow, now: int) -> bytes:
-    """A schedule's answer, and each of its slots as `changed` tells of it."""
-    return b'%b,"slots":[%b]}' % (
-        pages.schedule(row, now).body[:-1],
-        b",".join(pages.counts(row, now).values()),
-    )
-
-
-def _snapshot(topic: str, schedules: Iterable[bytes], version: int) -> bytes:
-    return b'{"snapshot":%b,"schedules":[%b],"version":%d}' % (
-        orjson.dumps(topic),
-        b",".join(schedules),
-        version,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _OneSchedule:
-    """schedule/<id>: a practitioner's day with its slots."""
-
-    availability: Availability
-    pages: Pages
-    now: Callable[[], int]
-
-    def rows(self, name: str, who: Who) -> list[ScheduleRow]:
-        row = self.availability.schedule(name) if ScheduleKey.of_schedule(name) else None
-        if row is None or row.practitioner_id not in self.availability.catalog.practitioners:
-            raise Problem(Reason.NO_SUCH_SCHEDULE)
-        return [row]
-
-    async def snapshot(self, topic: str, name: str) -> bytes:
-        (row,) = self.rows(name, None)
-        whole = _with_slots(self.pages, row, self.now())
-        return _snapshot(topic, [whole], self.availability.version(name))
-
-
-@dataclass(frozen=True, slots=True)
-class _Many:
-    """From today on: what GET /api/v1/schedules answers."""
-
-    availability: Availability
-    pages: Pages
-    now: Callable[[], int]
-    zone: tzinfo
-
-    def wanted(self, name: str) -> Wanted:
-        raise NotImplementedError
-
-    def rows(self, name: str, who: Who) -> list[ScheduleRow]:
-        return list(self.availability.schedules(*self.wanted(name)))
-
-    async def snapshot(self, topic: str, name: str) -> bytes:
-        selection = await self.pages.selection(self.wanted(name), self.now())
-        version = max((self.availability.version(id) for id in selection.places), default=0)
-        return _snapshot(topic, [part.body for part in selection.parts], version)
-
-    def today(self) -> Wanted:
-        return Wanted(first=datetime.fromtimestamp(self.now() / 1000, self.zone).date())
-
-
-class _Department(_Many):
-    """department/<id>, with those below it."""
-
-    def wanted(self, name: str) -> Wanted:
-        if name not in self.availability.catalog.departments:
-            raise Problem(Fault.NO_SUCH_DEPARTMENT)
-        return self.today()._replace(department_id=name)
-
-
-class _Practitioner(_Many):
-    """practitioner/<id>"""
-
-    def wanted(self, name: str) -> Wanted:
-        if name not in self.availability.catalog.practitioners:
-            raise Problem(Fault.NO_SUCH_PRACTITIONER)
-        return self.today()._replace(practitioner_id=name)
-
-
 @api.route(
     "GET",
     "/api/v1/stream",
-    zh="实时余号（WebSocket）",
+    zh="实时余号、候诊与叫号（WebSocket）",
     status=101,
     tags=["catalog"],
     security=None,
     errors=[Fault.UNAUTHENTICATED, Fault.TOKEN_EXPIRED, Fault.UPGRADE_REQUIRED, Fault.STREAM_FULL],
 )
 async def stream(request: web.Request) -> web.WebSocketResponse:
-    """Live counts over a WebSocket. Messages are JSON objects.
+    """Live counts, tickets and calls over a WebSocket. Messages are JSON objects.
 
     Client: `{"subscribe":["schedule/D0012-20261124","department/0301","practitioner/D0012"]}`,
-    `{"unsubscribe":[...]}`, and `{"token":"..."}` where the Authorization header cannot be set.
+    `{"unsubscribe":[...]}`, and `{"token":"..."}` where the Authorization header cannot be set. Of waiting
+    rooms: `ticket/<id>`, `calls/<department>[/<room>]`, `queue/<department>`, `crowd/<department>`;
+    `{"subscribe":["calls/0301"],"since":{"calls/0301":2026112400017}}` tells the calls after that one;
+    `{"screen":{id,topic?,shown_sequence,error?}}` is how a call screen says that it is well.
 
     Server: `{"hello":{...}}`; `{"snapshot":topic,"schedules":[...],"version":n}` after each subscription, and
     again whenever it is subscribed to again; `{"changed":[{slot_id,remaining,capacity,status,opens_at}...],
     "schedules":[...],"version":n}`; `{"plan":{schedule_id,schedule},"version":n}` when a day's sessions are
-    others, with `schedule` null when the day is gone; `{"error":{code,...}}`.
+    others, with `schedule` null when the day is gone; of waiting rooms
+    `{"snapshot":topic,...,"version":n}`, then `{"update":topic,"calls":[...]?,...,"version":n}` with what
+    is other, and `{"notice":{...},"topic":topic}`; `{"error":{code,...}}`.
     """
     app = request.app
     joined = app[keys.STREAM]
@@ -503,7 +513,7 @@ async def stream(request: web.Request) -> web.WebSocketResponse:
         while connection.mistakes < MISTAKES_MAX:
             message = await socket.receive(None if connection.topics else IDLE_SECONDS_MAX)
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                _obey(app, connection, message.data)
+                await _obey(app, connection, message.data)
             else:  # closed, broken, or too large: aiohttp has told the other side
                 return socket
         await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"too many mistakes")
@@ -537,7 +547,7 @@ def _hello(connection: Connection) -> None:
     connection.say({"hello": {"signed_in": connection.who is not None, "topics_max": TOPICS_MAX}})
 
 
-def _obey(app: web.Application, connection: Connection, said: str | bytes) -> None:
+async def _obey(app: web.Application, connection: Connection, said: str | bytes) -> None:
     """One message from the client. What is wrong with it is told, and the rest of it done."""
     joined = app[keys.STREAM]
     raw = said.encode() if isinstance(said, str) else said
@@ -547,6 +557,8 @@ def _obey(app: web.Application, connection: Connection, said: str | bytes) -> No
         if body.token is not None:
             connection.who = app[keys.TOKENS].who_of_header(f"Bearer {body.token}")
             _hello(connection)
+        if body.screen is not None:
+            app[keys.SCREENS].hear(connection.who, connection.topics, body.screen)
     except Problem as problem:
         connection.mistakes += 1
         connection.object_to(problem)
@@ -556,8 +568,10 @@ def _obey(app: web.Application, connection: Connection, said: str | bytes) -> No
     is_good = True
     for topic in body.subscribe:
         try:
-            joined.subscribe(connection, topic)
+            await joined.enter(connection, topic, body.since.get(topic))
         except Problem as problem:
             is_good = False
             connection.object_to(problem, topic)
+        except DATABASE_AWAY:
+            connection.object_to(Problem(Fault.DATABASE_DOWN), topic)
     connection.mistakes += not is_good

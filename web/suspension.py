@@ -23,8 +23,8 @@ from aiohttp import web
 from actors.changes import ms
 from actors.directory import Outcome
 from actors.errands import Handle, TryAgain
-from actors.shard import SYSTEM
 from engine.domain import schedule as s
+from engine.domain.by import SYSTEM
 from engine.domain.ids import ScheduleKey, derived
 from engine.domain.limits import ANSWER_MS_MAX
 from engine.domain.policy import Fate

@@ -18,8 +18,8 @@ from aiohttp import web
 from actors.directory import Outcome, Unknown
 from actors.errands import Handle, TryAgain
 from actors.rounds import Round
-from actors.shard import SYSTEM
 from engine.domain import schedule as s
+from engine.domain.by import SYSTEM
 from engine.domain.ids import ScheduleKey, derived
 from engine.domain.limits import ANSWER_MS_MAX, WISH_DAYS_MAX, WISH_SCHEDULES_MAX
 from engine.domain.odds import Returns

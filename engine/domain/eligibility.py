@@ -41,7 +41,6 @@ class Facts:
     delegated_until: int | None = None  # ms: when the account's right to book for this patient ends
     birth_date: date | None = None
     sex: str | None = None
-    blocked_until: int | None = None  # ms
     block: Block | None = None  # of several, the one that ends last
     active_appointments: int = 0
     day_appointments: int = 0  # numbers on the visit's day, over all departments
@@ -63,8 +62,6 @@ def check(facts: Facts, rule: DepartmentRule, policy: Policy, visit_day: date, n
         return _refused("delegation_expired", until=facts.delegated_until)
     if facts.key_used_elsewhere:
         return Refusal(Reason.KEY_REUSED)
-    if facts.blocked_until is not None and facts.blocked_until > now:
-        return _refused("blocked", until=facts.blocked_until)
     if facts.block is not None and facts.block.until > now:
         return _penalised(facts.block)
     if facts.department_day_owner is not None:

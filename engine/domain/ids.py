@@ -3,10 +3,13 @@
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 _SLOT = re.compile(r"([A-Za-z0-9_.]{1,32})-(\d{4})(\d{2})(\d{2})-([01]\d|2[0-3])(00|30)", re.ASCII)
 _SCHEDULE = re.compile(r"([A-Za-z0-9_.]{1,32})-(\d{4})(\d{2})(\d{2})", re.ASCII)
+
+ROOM_PREFIX: Final = "room/"
+"""Of the streams of waiting rooms; all others are schedules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,29 @@ class ScheduleKey:
             return None
         practitioner_id, year, month, day, hour, minute = found.groups()
         return cls(practitioner_id, f"{year}-{month}-{day}"), hour + minute
+
+
+@dataclass(frozen=True, slots=True)
+class RoomKey:
+    """One department's day of waiting."""
+
+    department_id: str
+    day: str  # yyyy-mm-dd
+
+    @property
+    def stream(self) -> str:
+        return f"{ROOM_PREFIX}{self.department_id}/{self.day}"
+
+    @classmethod
+    def of_stream(cls, stream: str) -> Self:
+        kind, department_id, day = stream.split("/")
+        assert f"{kind}/" == ROOM_PREFIX
+        return cls(department_id, day)
+
+
+def ticket_id(source: bytes) -> bytes:
+    """Of the ticket that an appointment becomes, or a walk-in's command makes."""
+    return derived(b"ticket", source)
 
 
 def appointment_id(account_id: bytes, idempotency_key: str) -> bytes:

@@ -19,6 +19,13 @@ COMMANDS_REMEMBERED: Final = 64  # changes of a day whose retry finds its first 
 CHANGE_CLAIM_MS: Final = 30 * 86_400_000  # how long it is remembered that a change was given up
 HOLD_CLAIM_GRACE_MS: Final = 2_000  # a claim outlives its hold by this: clocks of shard and database differ
 
+ROOM_COMMANDS_REMEMBERED: Final = 4_096  # of one department's day: all of them, as a rule
+CALLS_KEPT: Final = 512  # that a screen may lag behind; then it is told the whole state
+STAGES_MAX: Final = 16  # of one patient's journey through a waiting room
+TICKET_NUMBER_MAX: Final = 9_999
+EMERGENCY_LEVELS: Final = 4
+MOVED_MAX: Final = 999  # people that one may be put behind
+
 ANSWER_MS_MAX: Final = 2_000  # the user's two seconds: the deadline of every call
 BATCH_COMMANDS_MAX: Final = 256  # commands in one message from a gateway to a shard
 FLUSH_ENTRIES_MAX: Final = 512  # events in one transaction

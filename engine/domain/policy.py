@@ -1,7 +1,8 @@
 """What the hospital decided about numbers. Data, not code: engine/records/policy_file.py reads policy.yaml.
 
-`Terms` are the rules of one department and number class; `Policy` holds them all, with what is true for the
-whole hospital. Pure and immutable, so `decide` takes it as an argument, like the time.
+`Terms` are the rules of one department and number class, `WaitingTerms` those of a department's waiting room;
+`Policy` holds them all, with what is true for the whole hospital. Pure and immutable, so `decide` takes it as
+an argument, like the time.
 """
 
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 from engine.domain.limits import HOLD_SECONDS_DEFAULT, HOLD_SECONDS_MAX
+from engine.domain.waiting_terms import WaitingTerms
 
 
 class Channel(IntFlag):
@@ -203,6 +205,8 @@ class Policy:
     """Of SUBSTITUTES: how far from a session's department its substitute (替诊) may be."""
     terms: Mapping[tuple[str, str], Terms] = field(default_factory=dict)
     """(department, class) -> terms; "" stands for all. Every level is whole: the file's reader merges."""
+    waiting: Mapping[str, WaitingTerms] = field(default_factory=dict)
+    """Department -> rules of its waiting room; "" stands for all others. Every level is whole."""
 
     def __post_init__(self) -> None:
         assert 0 < self.hold_seconds <= HOLD_SECONDS_MAX
@@ -223,6 +227,14 @@ class Policy:
                 if found is not None:
                     return found
         return _default_terms(self.hold_seconds)
+
+    def waiting_of(self, department_id: str) -> WaitingTerms:
+        """The department's own, else the hospital's."""
+        found = self.waiting.get(department_id)
+        return found if found is not None else self.waiting.get("", DEFAULT_WAITING)
+
+
+DEFAULT_WAITING: Final = WaitingTerms()
 
 
 @lru_cache(maxsize=16)

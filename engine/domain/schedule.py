@@ -1732,7 +1732,7 @@ def reply_to(schedule: Schedule, command: Command) -> Reply:
             assert_never(command)
 
 
-def next_wake(schedule: Schedule, policy: Policy = DEFAULT) -> int | None:
+def next_wake(schedule: Schedule) -> int | None:
     """When time alone changes something here: a hold ends, a seat has cooled, a wish ends, seats open."""
     moments = [*schedule.holds.values(), *schedule.changes.values(), *schedule.cooling.values()]
     moments += [wish.until for wish in schedule.wishes.values() if not wish.offered]

@@ -20,16 +20,18 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Final, assert_never
 
+from engine.domain import ids
 from engine.domain import queue_order as order
-from engine.domain.ids import derived
+from engine.domain.limits import (
+    CALLS_KEPT,
+    EMERGENCY_LEVELS,
+    MOVED_MAX,
+    ROOM_COMMANDS_REMEMBERED,
+    STAGES_MAX,
+    TICKET_NUMBER_MAX,
+)
 from engine.domain.queue_order import Across, Band, LeaveRule, Moved, Place, Rank, Rules, Turns
-
-COMMANDS_REMEMBERED: Final = 4_096  # of one department's day: all of them, as a rule
-CALLS_KEPT: Final = 512  # that a screen may lag behind; then it is told the whole state
-STAGES_MAX: Final = 16  # of one journey
-NUMBER_MAX: Final = 9_999
-EMERGENCY_LEVELS: Final = 4
-MOVED_MAX: Final = 999  # people that one may be put behind
+from engine.domain.refusal import Reason, Refusal
 
 Stage = tuple[str, str, str, int]
 """Kind (triage, visit, examination …), queue ("": elsewhere), practitioner ("": any), 1: he comes back."""
@@ -47,54 +49,7 @@ class Where(StrEnum):
     MINI_PROGRAM = "mini_program"  # by coordinates, checked at the gateway
     KIOSK = "kiosk"
     DESK = "desk"
-
-
-# Why not. These move to refusal.py when the waiting room is hosted; the codes stay.
-
-
-class Reason(StrEnum):
-    NO_SUCH_WAITING_ROOM = "no_such_waiting_room"
-    KEY_REUSED = "key_reused"
-    WRONG_DEPARTMENT = "wrong_department"
-    WRONG_DAY = "wrong_day"
-    WRONG_PATIENT = "wrong_patient"
-    NOT_BOOKED = "not_booked"
-    ALREADY_CHECKED_IN = "already_checked_in"
-    PATIENT_WAITS_ALREADY = "patient_waits_already"
-    PLACE_UNKNOWN = "place_unknown"
-    TOO_FAR = "too_far"
-    TOO_EARLY = "too_early"
-    TOO_LATE = "too_late"
-    NO_SUCH_QUEUE = "no_such_queue"
-    NO_SUCH_ROOM = "no_such_room"
-    NO_SUCH_TICKET = "no_such_ticket"
-    UNKNOWN_PRIORITY = "unknown_priority"
-    NUMBERS_EXHAUSTED = "numbers_exhausted"
-    NUMBERS_OVERLAP = "numbers_overlap"
-    STALE_VERSION = "stale_version"
-    WRONG_STATUS = "wrong_status"
-    REASON_NEEDED = "reason_needed"
-    ROOM_BUSY = "room_busy"
-    ROOM_NOT_OPEN = "room_not_open"
-    ROOM_TAKEN = "room_taken"
-    PRACTITIONER_ELSEWHERE = "practitioner_elsewhere"
-    NOT_SERVED_HERE = "not_served_here"
-    DOOR_FULL = "door_full"
-    NOBODY_WAITS = "nobody_waits"
-    TOO_SOON = "too_soon"
-    CALLS_MAX = "calls_max"
-    PASSED_TOO_OFTEN = "passed_too_often"
-    PEOPLE_WAIT = "people_wait"
-    NOTHING_TO_UNDO = "nothing_to_undo"
-    TOO_LARGE = "too_large"
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """As refusal.Refusal."""
-
-    reason: Reason
-    detail: dict[str, str | int | None] = field(default_factory=dict)
+    NOBODY = "nobody"  # where numbers wait without check-in: we do not know it
 
 
 # Commands. `expected` is the version that was looked at; -1: whatever it is. `by` is who asks.
@@ -800,6 +755,9 @@ class Told:
     room_id: str = ""
     room_version: int = 0
     patient_id: bytes = b""
+    seen: int = 0
+    """Events of the day when it was told, so that whoever reads a copy of the day knows whether it has them.
+    Given by the host; 0 where nothing new had happened."""
 
 
 Reply = Told
@@ -965,8 +923,8 @@ def _open_day(room: WaitingRoom, command: OpenDay, now: int) -> list[Event] | Re
 
 
 def _set_queue(room: WaitingRoom, command: SetQueue, now: int) -> list[Event] | Refusal:
-    if not (command.queue_id and 0 < command.first <= command.last <= NUMBER_MAX):
-        return Refusal(Reason.TOO_LARGE, {"last": NUMBER_MAX})
+    if not (command.queue_id and 0 < command.first <= command.last <= TICKET_NUMBER_MAX):
+        return Refusal(Reason.TOO_LARGE, {"limit": TICKET_NUMBER_MAX})
     for other in room.queues.values():
         if (
             other.queue_id != command.queue_id
@@ -998,13 +956,13 @@ def _set_room(room: WaitingRoom, command: OfRoom, now: int, rules: Rules) -> lis
     if isinstance(command, OpenRoom):
         return _open_room(room, command, place, now)
     if place is None:
-        return Refusal(Reason.NO_SUCH_ROOM)
+        return Refusal(Reason.ROOM_NOT_OPEN, {"room_status": CLOSED})
     if isinstance(command, PauseRoom):
         if place.status != OPEN:
-            return Refusal(Reason.ROOM_NOT_OPEN, {"status": place.status})
+            return Refusal(Reason.ROOM_NOT_OPEN, {"room_status": place.status})
         return [_room_set(command.command_id, place, PAUSED, command.by, command.reason, now)]
     if place.status == CLOSED:
-        return Refusal(Reason.ROOM_NOT_OPEN, {"status": place.status})
+        return Refusal(Reason.ROOM_NOT_OPEN, {"room_status": place.status})
     return _close_room(room, command, place, now, rules)
 
 
@@ -1020,7 +978,7 @@ def _open_room(room: WaitingRoom, command: OpenRoom, place: Room | None, now: in
             return Refusal(Reason.NO_SUCH_QUEUE, {"queue_id": queue_id})
     mine = command.practitioner_id
     if place is not None and place.status != CLOSED and place.practitioner_id != mine:
-        return Refusal(Reason.ROOM_TAKEN, {"practitioner_id": place.practitioner_id})
+        return Refusal(Reason.ROOM_IN_USE, {"practitioner_id": place.practitioner_id})
     for other in room.rooms.values():
         if mine and other.practitioner_id == mine and other.status != CLOSED and other is not place:
             return Refusal(Reason.PRACTITIONER_ELSEWHERE, {"room_id": other.room_id})
@@ -1100,10 +1058,12 @@ def _check_in(room: WaitingRoom, command: CheckIn, now: int, rules: Rules) -> li
     if refused is not None:
         return refused
     if now < order.early_from(rules, command.starts_at):
-        return Refusal(Reason.TOO_EARLY, {"from": order.early_from(rules, command.starts_at)})
+        return Refusal(Reason.CHECK_IN_TOO_EARLY, {"from": order.early_from(rules, command.starts_at)})
     over = command.session_ends_at and now >= command.session_ends_at
     if (over or now >= room.closes_at) and command.where != Where.DESK:
-        return Refusal(Reason.TOO_LATE, {"until": min(command.session_ends_at or FAR, room.closes_at)})
+        return Refusal(
+            Reason.CHECK_IN_TOO_LATE, {"until": min(command.session_ends_at or FAR, room.closes_at)}
+        )
     queue_id = command.queue_id or _queue_of(room, command.practitioner_id)
     return _issue(
         room,
@@ -1143,7 +1103,7 @@ def _take_number(room: WaitingRoom, command: TakeNumber, now: int, rules: Rules)
     if refused is not None:
         return refused
     if now >= room.closes_at and command.where != Where.DESK:
-        return Refusal(Reason.TOO_LATE, {"until": room.closes_at})
+        return Refusal(Reason.CHECK_IN_TOO_LATE, {"until": room.closes_at})
     return _issue(room, command, command.queue_id, now, rules, (b"", 0, 0, 0))
 
 
@@ -1183,7 +1143,7 @@ def _issue(
     return [
         TicketIssued(
             command.command_id,
-            derived(b"ticket", appointment_id or command.command_id),
+            ids.ticket_id(appointment_id or command.command_id),
             command.patient_id,
             appointment_id,
             command.visit,
@@ -1230,7 +1190,7 @@ def _unknown_class(rules: order.OrderRules, priority: str, emergency: int) -> Re
 
 def _no_way(room: WaitingRoom, stages: Sequence[Stage]) -> Refusal | None:
     if len(stages) > STAGES_MAX:
-        return Refusal(Reason.TOO_LARGE, {"stages": STAGES_MAX})
+        return Refusal(Reason.TOO_LARGE, {"limit": STAGES_MAX})
     for _, queue_id, _, _ in stages:
         if queue_id and queue_id not in room.queues:
             return Refusal(Reason.NO_SUCH_QUEUE, {"queue_id": queue_id})
@@ -1253,7 +1213,7 @@ def _number_for(room: WaitingRoom, queue: Queue, booked: int) -> int | None:
 def _call_next(room: WaitingRoom, command: CallNext, now: int, rules: Rules) -> list[Event] | Refusal:
     place = room.rooms.get(command.room_id)
     if place is None:
-        return Refusal(Reason.NO_SUCH_ROOM)
+        return Refusal(Reason.ROOM_NOT_OPEN, {"room_status": CLOSED})
     if command.expected not in (-1, place.version):
         inside = room.tickets.get(place.ticket_id)
         number = "" if inside is None else inside.label
@@ -1276,7 +1236,7 @@ def _make_room(
 ) -> list[Event] | Refusal:
     """What must happen before a room can call somebody."""
     if place.status != OPEN:
-        return Refusal(Reason.ROOM_NOT_OPEN, {"status": place.status})
+        return Refusal(Reason.ROOM_NOT_OPEN, {"room_status": place.status})
     events: list[Event] = []
     inside = room.tickets.get(place.ticket_id)
     if inside is not None:
@@ -1302,7 +1262,7 @@ def _lapses_at(ticket: Ticket, rules: Rules) -> int:
 def _call_ticket(room: WaitingRoom, command: CallTicket, now: int, rules: Rules) -> list[Event] | Refusal:
     place = room.rooms.get(command.room_id)
     if place is None:
-        return Refusal(Reason.NO_SUCH_ROOM)
+        return Refusal(Reason.ROOM_NOT_OPEN, {"room_status": CLOSED})
     ticket = room.tickets.get(command.ticket_id)
     if ticket is None:
         return Refusal(Reason.NO_SUCH_TICKET)
@@ -1334,13 +1294,19 @@ def _call_ticket(room: WaitingRoom, command: CallTicket, now: int, rules: Rules)
 
 
 def _stale(ticket: Ticket) -> Refusal:
-    return Refusal(Reason.STALE_VERSION, {"version": ticket.version, "status": ticket.status.name.lower()})
+    return Refusal(
+        Reason.STALE_VERSION, {"version": ticket.version, "ticket_status": ticket.status.name.lower()}
+    )
 
 
 def _wrong(ticket: Ticket) -> Refusal:
     return Refusal(
         Reason.WRONG_STATUS,
-        {"status": ticket.status.name.lower(), "room_id": ticket.standing.room_id, "number": ticket.label},
+        {
+            "ticket_status": ticket.status.name.lower(),
+            "room_id": ticket.standing.room_id,
+            "number": ticket.label,
+        },
     )
 
 
@@ -1385,7 +1351,7 @@ def _of_ticket(room: WaitingRoom, command: OfTicket, now: int, rules: Rules) -> 
     match command:
         case ParkTicket():
             if command.until and command.until <= now:
-                return Refusal(Reason.TOO_LATE, {"until": command.until})
+                return Refusal(Reason.IN_THE_PAST, {"until": command.until})
             return [
                 TicketParked(
                     command.command_id, command.ticket_id, command.until, command.by, command.reason, now
@@ -1395,7 +1361,7 @@ def _of_ticket(room: WaitingRoom, command: OfTicket, now: int, rules: Rules) -> 
             return _transfer(room, command, now)
         case MoveTicket():
             if not 0 <= command.ahead <= MOVED_MAX:
-                return Refusal(Reason.TOO_LARGE, {"ahead": MOVED_MAX})
+                return Refusal(Reason.TOO_LARGE, {"limit": MOVED_MAX})
             return [
                 TicketMoved(
                     command.command_id, command.ticket_id, command.ahead, command.by, command.reason, now
@@ -1511,9 +1477,9 @@ def _send_to_door(
 ) -> list[Event] | Refusal:
     place = room.rooms.get(command.room_id)
     if place is None:
-        return Refusal(Reason.NO_SUCH_ROOM)
+        return Refusal(Reason.ROOM_NOT_OPEN, {"room_status": CLOSED})
     if place.status != OPEN:
-        return Refusal(Reason.ROOM_NOT_OPEN, {"status": place.status})
+        return Refusal(Reason.ROOM_NOT_OPEN, {"room_status": place.status})
     if not _serves(place, ticket.queue_id, ticket.practitioner_id):
         return Refusal(Reason.NOT_SERVED_HERE, {"queue_id": ticket.queue_id})
     if rules.door_cap and len(at_door(room, place.room_id)) >= rules.door_cap:
@@ -1598,7 +1564,7 @@ def _undo(room: WaitingRoom, ticket: Ticket, command: UndoStep, now: int) -> lis
             inside = room.tickets[place.ticket_id]
             return Refusal(Reason.ROOM_BUSY, {"number": inside.label, "ticket_id": inside.ticket_id.hex()})
         if place.status == CLOSED or then.stages[0][1] not in place.queues:
-            return Refusal(Reason.ROOM_NOT_OPEN, {"status": place.status})
+            return Refusal(Reason.ROOM_NOT_OPEN, {"room_status": place.status})
     other = room.by_patient.get(ticket.patient_id)
     if other not in (None, ticket.ticket_id):
         assert other is not None
@@ -1608,7 +1574,7 @@ def _undo(room: WaitingRoom, ticket: Ticket, command: UndoStep, now: int) -> lis
 
 def _alarm(room: WaitingRoom, command: SoundAlarm, now: int) -> list[Event] | Refusal:
     if command.room_id not in room.rooms:
-        return Refusal(Reason.NO_SUCH_ROOM)
+        return Refusal(Reason.ROOM_NOT_OPEN, {"room_status": CLOSED})
     return [AlarmSet(command.command_id, command.room_id, command.on, command.by, command.note, now)]
 
 
@@ -1633,7 +1599,7 @@ def apply(room: WaitingRoom, event: Event) -> None:
     if isinstance(event, TicketReleased) or not event.command_id:
         return
     room.commands[event.command_id] = told
-    if len(room.commands) > COMMANDS_REMEMBERED:
+    if len(room.commands) > ROOM_COMMANDS_REMEMBERED:
         del room.commands[next(iter(room.commands))]
 
 
@@ -2020,6 +1986,18 @@ def _apply_undone(room: WaitingRoom, ticket: Ticket, event: StepUndone) -> None:
     ticket.before = None
     if then.status in (Status.CALLED, Status.DOOR):
         _announce(room, "called" if then.status is Status.CALLED else "door", ticket, event.at)
+
+
+def conservation_error(room: WaitingRoom) -> int:
+    """Tickets that are in no line and no room although they should, or in one although they should not."""
+    wrong = 0
+    lines = {ticket_id: queue.queue_id for queue in room.queues.values() for ticket_id in queue.line}
+    inside = {place.ticket_id: place.room_id for place in room.rooms.values() if place.ticket_id}
+    for ticket in room.tickets.values():
+        line = ticket.queue_id if ticket.status in IN_LINE else None
+        place = ticket.standing.room_id if ticket.status in IN_ROOM else None
+        wrong += lines.get(ticket.ticket_id) != line or inside.get(ticket.ticket_id) != place
+    return wrong + abs(sum(len(queue.line) for queue in room.queues.values()) - len(lines))
 
 
 def replay(events: Iterable[Event]) -> WaitingRoom:

@@ -49,6 +49,7 @@ class Waiting:
     practitioner_id: str | None = None  # None: whoever is free first
     chance: float = 1.0  # of coming at all
     due_seconds: float = 0.0  # until then not here: overtaken by who is
+    rooms: tuple[int, ...] | None = None  # of those given, only these; None: any, or the practitioner's
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +104,22 @@ def forecasts(
         by_practitioner.setdefault(lane.practitioner_id, []).append(lane)
     found: list[Forecast | None] = []
     expected: list[Waiting] = []  # not here yet
+
+    def allowed_to(person: Waiting) -> list[_Lane]:
+        if person.rooms is not None:
+            return [lanes[n] for n in person.rooms]
+        who = person.practitioner_id
+        return lanes if who is None else by_practitioner.get(who, [])
+
     for person in queue:
-        allowed = lanes if person.practitioner_id is None else by_practitioner.get(person.practitioner_id, [])
+        allowed = allowed_to(person)
         if not allowed:
             found.append(None)
             continue
         turn = _turn(allowed)
         while expected and expected[0].due_seconds <= turn.mean:
             early = expected.pop(0)
-            theirs = lanes if early.practitioner_id is None else by_practitioner[early.practitioner_id]
+            theirs = allowed_to(early)
             _serve(theirs, early, _turn(theirs))
             turn = _turn(allowed)
         found.append(_forecast(turn, len(lanes), arrivals, person.due_seconds))
@@ -193,16 +201,19 @@ class _Lane:
     def take(self, person: Waiting, at: float) -> None:
         """Serve this one, from `at` seconds from now."""
         mean, variance, shared = self._turns(person.kind)[stretch(self._room.since_open_seconds + at)]
-        self._slower *= PACE_KEPT
-        self._unsure *= PACE_KEPT
-        chance, factor = person.chance, exp(self._slower)
+        chance = person.chance
+        kept = PACE_KEPT if chance == 1 else PACE_KEPT**chance
+        self._slower *= kept
+        self._unsure *= kept
+        factor = exp(self._slower)
         mean, shared, drift = mean * factor, shared * factor, mean * factor * self._unsure
         variance *= factor * factor
         mean += self._pause.mean
         by_chance = (1 - chance) * mean * mean
-        self.free = at + chance * mean
-        self.spread = chance * (variance + by_chance)
-        self.variance += self.spread + chance * self._pause.variance
+        work = chance * (variance + by_chance)
+        self.free = (1 - chance) * self.free + chance * (at + mean)
+        self.spread = (1 - chance) * self.spread + work
+        self.variance += work + chance * self._pause.variance
         self.shared += chance * shared
         self.drift += chance * drift
         self.ahead += chance
@@ -263,7 +274,7 @@ def _least(mean: float, variance: float, other: float, its_variance: float) -> t
 
 
 def _serve(lanes: Sequence[_Lane], person: Waiting, turn: _Turn) -> None:
-    early = turn.lane.free - turn.mean
+    early = (turn.lane.free - turn.mean) * person.chance
     if early > 0:
         for lane in turn.near:
             if lane is not turn.lane:
@@ -299,7 +310,7 @@ def estimates(
 
     People compare: of two who are here and wait for the same, the later one is never told less.
     """
-    before: dict[str | None, Estimate] = {}
+    before: dict[str | tuple[int, ...] | None, Estimate] = {}
     found: list[Estimate | None] = []
     for forecast, person in zip(told, queue, strict=True):
         if forecast is None:
@@ -312,13 +323,14 @@ def estimates(
             exp(forecast.mu + upper * forecast.sigma),
         )
         if person.due_seconds <= 0:
-            last = before.get(person.practitioner_id)
+            whom = person.practitioner_id if person.rooms is None else person.rooms
+            last = before.get(whom)
             if last is not None:
                 one = Estimate(
                     max(one.p10_seconds, last.p10_seconds),
                     max(one.p50_seconds, last.p50_seconds),
                     max(one.p90_seconds, last.p90_seconds),
                 )
-            before[person.practitioner_id] = one
+            before[whom] = one
         found.append(one)
     return found

@@ -11,9 +11,11 @@ from typing import Any, Final
 import msgpack
 
 from engine.domain import schedule
+from engine.domain import waiting_room as w
+from engine.domain.messages import Command, Event, Reply
 from engine.domain.planning import plan_as_data, plan_from_data, session_as_data, session_from_data
 from engine.domain.refusal import Reason, Refusal
-from engine.domain.schedule import Answer, Command, Event, Many, Reply, Revised, Waiting
+from engine.domain.schedule import Answer, Many, Revised, Waiting
 
 EVENT_CODES: Final[dict[type, int]] = {
     schedule.ScheduleOpened: 1,
@@ -36,6 +38,25 @@ EVENT_CODES: Final[dict[type, int]] = {
     schedule.WishAdded: 18,
     schedule.WishEnded: 19,
     schedule.AttendanceConfirmed: 20,
+    w.DayOpened: 21,
+    w.QueueSet: 22,
+    w.RoomSet: 23,
+    w.TicketIssued: 24,
+    w.TicketSentToDoor: 25,
+    w.TicketCalled: 26,
+    w.TicketRecalled: 27,
+    w.ServiceStarted: 28,
+    w.TicketPassed: 29,
+    w.TicketParked: 30,
+    w.TicketReturned: 31,
+    w.StageFinished: 32,
+    w.TicketReleased: 33,
+    w.TicketTransferred: 34,
+    w.TicketMoved: 35,
+    w.TicketClassified: 36,
+    w.TicketLeft: 37,
+    w.StepUndone: 38,
+    w.AlarmSet: 39,
 }
 COMMAND_CODES: Final[dict[type, int]] = {
     schedule.HoldSeat: 1,
@@ -58,6 +79,27 @@ COMMAND_CODES: Final[dict[type, int]] = {
     schedule.DecideFate: 18,
     schedule.ConfirmAttendance: 19,
     schedule.ReleaseUnconfirmed: 20,
+    w.SetQueue: 21,
+    w.OpenRoom: 22,
+    w.PauseRoom: 23,
+    w.CloseRoom: 24,
+    w.CheckIn: 25,
+    w.TakeNumber: 26,
+    w.CallNext: 27,
+    w.CallTicket: 28,
+    w.Recall: 29,
+    w.StartService: 30,
+    w.PassTicket: 31,
+    w.ParkTicket: 32,
+    w.ReturnTicket: 33,
+    w.FinishTicket: 34,
+    w.TransferTicket: 35,
+    w.MoveTicket: 36,
+    w.ClassifyTicket: 37,
+    w.SendToDoor: 38,
+    w.LeaveTicket: 39,
+    w.UndoStep: 40,
+    w.SoundAlarm: 41,
 }
 
 _EVENTS = {code: kind for kind, code in EVENT_CODES.items()}
@@ -87,7 +129,7 @@ class _Fields:
         return told if n == len(told) else told[:n]
 
 
-_FIELDS = {kind: _Fields(kind) for kind in (*EVENT_CODES, *COMMAND_CODES, Answer, Waiting)}
+_FIELDS = {kind: _Fields(kind) for kind in (*EVENT_CODES, *COMMAND_CODES, Answer, Waiting, w.Told)}
 
 
 def pack_event(event: Event) -> bytes:
@@ -114,7 +156,8 @@ def unpack_event(code: int, data: bytes) -> Event:
 
 
 # A batch from a gateway to a shard: [[stream, ms left, command code, fields], …]; what comes back, in order:
-# [0, fields of Answer], [1, reason, detail], [2, answers], [3, revision, answer], [4, fields of Waiting].
+# [0, fields of Answer], [1, reason, detail], [2, answers], [3, revision, answer], [4, fields of Waiting],
+# [5, fields of Told].
 
 Ask = tuple[str, int, Command]
 
@@ -167,6 +210,8 @@ def _told(reply: Reply | Refusal) -> tuple[Any, ...]:
             return 3, reply.revision, reply.appointment and _FIELDS[Answer](reply.appointment)
         case Waiting():
             return 4, _FIELDS[Waiting](reply)
+        case w.Told():
+            return 5, _FIELDS[w.Told](reply)
 
 
 def unpack_replies(data: bytes) -> list[Reply | Refusal]:
@@ -182,4 +227,6 @@ def _reply_of(kind: int, first: Any, second: Any = None) -> Reply | Refusal:
         return Many(tuple(Answer(*told) for told in first))
     if kind == 3:
         return Revised(first, second and Answer(*second))
-    return Waiting(*first)
+    if kind == 4:
+        return Waiting(*first)
+    return w.Told(*first)

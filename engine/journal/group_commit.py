@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from engine.domain.limits import FLUSH_ENTRIES_MAX
+from engine.domain.messages import Command, Reply
 from engine.domain.refusal import Reason, Refusal
-from engine.domain.schedule import Command, Reply
 from engine.journal.journal import Entry, Fenced, Journal, Loss
 
 

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from engine.domain import schedule as s
 from engine.domain.claims import Claim, Scope
-from engine.domain.ids import ScheduleKey
+from engine.domain.ids import RoomKey, ScheduleKey
 from engine.domain.limits import CHANGE_CLAIM_MS
+from engine.domain.messages import Event
 from engine.domain.planning import Plan, plan_as_data
 from engine.domain.refusal import Reason
+from engine.domain.room_plan import RoomPlan
 from engine.domain.seats import number_of, plan_of
 
 
@@ -54,7 +56,7 @@ class Entry:
     """One event with all that is written in its transaction."""
 
     stream: str
-    event: s.Event
+    event: Event
     at: int
     gains: tuple[Claim, ...] = ()
     drops: tuple[Claim, ...] = ()
@@ -89,6 +91,8 @@ class More:
     """[scope, key, owner, expires] of claims that are taken only where nobody else has them."""
     errands: list[list[object]] = field(default_factory=list)
     """[kind, key, data]: what has to be done next by others; see actors/errands.py."""
+    tickets: dict[str, list[object]] = field(default_factory=dict)
+    """ticket -> its row as it is now: see rooms.py."""
 
     def add(self, other: "More") -> None:
         self.plans |= other.plans
@@ -101,6 +105,7 @@ class More:
         self.wishes += other.wishes
         self.yields += other.yields
         self.errands += other.errands
+        self.tickets |= other.tickets
 
 
 Loss = tuple[Entry, Reason]
@@ -119,8 +124,9 @@ LOST_CLAIM: Final = {
 
 @dataclass(slots=True)
 class Loaded:
-    events: list[s.Event]
-    plan: Plan | None  # what the catalog published, for a day that has no events yet
+    events: list[Any]  # of the actor's own kind
+    plan: Plan | None = None  # what the catalog published, for a practitioner's day that has no events yet
+    room: RoomPlan | None = None  # the same for a department's
 
 
 class Journal(Protocol):
@@ -210,6 +216,10 @@ def _enact_release(schedule: s.Schedule, key: ScheduleKey, event: s.SeatReleased
         )
     if event.successor:
         more = More(successors=[[event.appointment_id.hex(), event.successor.hex()]])
+    if appointment.status is s.Status.ARRIVED:
+        room = RoomKey(schedule.slots[appointment.clock].session.department_id, key.day)
+        left: list[object] = ["leave_ticket", event.appointment_id.hex(), {"room": room.stream}]
+        more = _with(more, More(errands=[left]))
     s.apply(schedule, event)
     change = StatusChange(event.appointment_id, s.Status.CANCELLED, event.reason, now)
     entry = Entry(key.stream, event, now, gains, drops, change=change, more=more)

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from engine.domain import schedule as s
 from engine.domain.claims import Claim, Scope
+from engine.domain.messages import Event
 from engine.domain.planning import Plan, plan_from_data
 from engine.domain.refusal import Reason
+from engine.domain.room_plan import RoomPlan
 from engine.journal.journal import (
     LOST_CLAIM,
     AppointmentRow,
@@ -29,11 +30,13 @@ class Store:
     epochs: dict[int, int] = field(default_factory=dict)
     seqs: dict[int, int] = field(default_factory=dict)
     fenced: dict[int, int] = field(default_factory=dict)
-    events: dict[tuple[int, int], tuple[str, int, s.Event]] = field(default_factory=dict)
+    events: dict[tuple[int, int], tuple[str, int, Event]] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
     claims: dict[tuple[int, bytes], Claim] = field(default_factory=dict)
     appointments: dict[bytes, AppointmentRow] = field(default_factory=dict)
     plans: dict[str, Plan] = field(default_factory=dict)  # stream -> what the catalog published
+    room_plans: dict[str, RoomPlan] = field(default_factory=dict)
+    tickets: dict[str, list[object]] = field(default_factory=dict)
     shown: dict[str, Plan] = field(default_factory=dict)  # schedule -> its plan, once it is opened
     unfree: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     held_for: dict[bytes, list[object]] = field(default_factory=dict)  # [replaces, wish, changes, by]
@@ -64,6 +67,8 @@ class MemoryJournal:
 
     async def load(self, streams: list[str]) -> dict[str, Loaded]:
         loaded = {stream: Loaded([], self._store.plans.get(stream)) for stream in streams}
+        for stream, found in loaded.items():
+            found.room = self._store.room_plans.get(stream)
         for stream, _, event in self._store.events.values():
             if stream in loaded:
                 loaded[stream].events.append(event)
@@ -162,3 +167,4 @@ class MemoryJournal:
                 store.claims[claim.scope, claim.key] = claim
         for kind, key, data in more.errands:
             store.errands.setdefault((str(kind), str(key)), data)  # type: ignore[arg-type]
+        store.tickets |= more.tickets

@@ -9,7 +9,7 @@ from typing import Any, Final
 import asyncpg
 import orjson
 
-from engine.domain.ids import ScheduleKey
+from engine.domain.ids import ROOM_PREFIX, RoomKey, ScheduleKey
 from engine.domain.planning import plan_as_data, plan_from_data
 from engine.domain.refusal import Reason
 from engine.journal.codec import EVENT_CODES, pack_event, unpack_event
@@ -25,6 +25,7 @@ from engine.journal.journal import (
     rivals,
     with_atoms,
 )
+from engine.records.room_plans import load_room_plan
 
 CLAIM_LOST: Final = "XL001"
 FENCED: Final = "XL002"
@@ -59,21 +60,25 @@ class PostgresJournal:
         return count
 
     async def load(self, streams: list[str]) -> dict[str, Loaded]:
-        loaded = {stream: Loaded([], None) for stream in streams}
+        loaded = {stream: Loaded([]) for stream in streams}
         rows = await self._read.fetch(
             "select stream, type, data from event where stream = any ($1) order by stream, version", streams
         )
         for row in rows:
             loaded[row["stream"]].events.append(unpack_event(row["type"], row["data"]))
+        new = [stream for stream, found in loaded.items() if not found.events]
         unopened = {
-            ScheduleKey.of_stream(stream).schedule_id: found
-            for stream, found in loaded.items()
-            if not found.events
+            ScheduleKey.of_stream(stream).schedule_id: loaded[stream]
+            for stream in new
+            if not stream.startswith(ROOM_PREFIX)
         }
         if unopened:
             rows = await self._read.fetch("select id, plan from schedule where id = any ($1)", list(unopened))
             for row in rows:
                 unopened[row["id"]].plan = plan_from_data(orjson.loads(row["plan"]))
+        for stream in new:
+            if stream.startswith(ROOM_PREFIX):
+                loaded[stream].room = await load_room_plan(self._read, RoomKey.of_stream(stream))
         return loaded
 
     async def append(self, entries: list[Entry], compensate: Compensate) -> int:

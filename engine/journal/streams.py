@@ -1,10 +1,13 @@
 """One actor's stream as it lies in the journal, for those who look at it and never write it."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, cast
 
 import asyncpg
 
+from engine.domain import schedule as s
+from engine.domain import waiting_room as w
+from engine.domain.ids import RoomKey
 from engine.domain.recorded import Recorded
 from engine.journal.codec import unpack_event
 
@@ -12,7 +15,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 async def read_stream(connection: asyncpg.Connection, stream: str) -> list[Recorded]:
-    """Every event that is committed, in their order; empty where nothing ever happened."""
+    """Of a practitioner's day: all that is committed, in order; empty where nothing ever happened."""
     rows = await connection.fetch(
         "select version, at, type, data from event where stream = $1 order by version", stream
     )
@@ -20,7 +23,15 @@ async def read_stream(connection: asyncpg.Connection, stream: str) -> list[Recor
         Recorded(
             row["version"],
             (row["at"] - _EPOCH) // timedelta(milliseconds=1),
-            unpack_event(row["type"], row["data"]),
+            cast(s.Event, unpack_event(row["type"], row["data"])),
         )
         for row in rows
     ]
+
+
+async def read_room(connection: asyncpg.Connection, key: RoomKey) -> list[w.Event]:
+    """The same of a waiting room, whose events say themselves when they happened."""
+    rows = await connection.fetch(
+        "select type, data from event where stream = $1 order by version", key.stream
+    )
+    return [cast(w.Event, unpack_event(row["type"], row["data"])) for row in rows]

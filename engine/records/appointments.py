@@ -180,13 +180,17 @@ async def unanswered(pool: asyncpg.Pool, within_minutes: int) -> list[Unanswered
     return [Unanswered(row["id"].bytes, *row[1:]) for row in rows]
 
 
-async def not_come(pool: asyncpg.Pool, after_minutes: int, limit: int) -> list[tuple[bytes, str]]:
-    """Booked numbers, with their schedules, whose time is over by so long and who never arrived."""
+async def not_come(pool: asyncpg.Pool, after_minutes: int, days: int, limit: int) -> list[tuple[bytes, str]]:
+    """Booked numbers of the last `days`, with their schedules, whose time is over by so long and who never
+    arrived. What the hospital called off is none of them, and who has a ticket of the waiting room has
+    arrived, even if this number has not heard of it yet."""
     rows = await pool.fetch(
-        "select id, schedule_id from appointment"
+        "select id, schedule_id from appointment a"
         " where status = 2 and starts_at < now() - make_interval(mins => $1) and fate is null"
-        " order by starts_at limit $2",
+        "   and starts_at > now() - make_interval(days => $2)"
+        "   and not exists (select from ticket t where t.appointment_id = a.id) order by starts_at limit $3",
         after_minutes,
+        days,
         limit,
     )
     return [(row["id"].bytes, row["schedule_id"]) for row in rows]

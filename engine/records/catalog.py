@@ -18,6 +18,7 @@ import orjson
 from engine.domain.calendar import Holiday, SessionOverride, SessionTemplate, plan_day
 from engine.domain.eligibility import DepartmentRule
 from engine.domain.ids import ScheduleKey
+from engine.domain.places import Place
 from engine.domain.planning import (
     Plan,
     PlannedSlot,
@@ -48,6 +49,21 @@ class Hospital:
 
 NOT_IMPORTED: Final = Hospital("", "", "Asia/Shanghai")
 """What an empty database says of itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Campus:
+    name: str
+    latitude: float | None = None  # degrees of GCJ-02; both or none
+    longitude: float | None = None
+    position: int = 0
+
+    @property
+    def place(self) -> Place | None:
+        """None: nobody has said where it is."""
+        if self.latitude is None or self.longitude is None:
+            return None
+        return Place(self.latitude, self.longitude)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +120,14 @@ class Catalog:
     practitioners: Mapping[str, Practitioner]
     rooms: Mapping[str, Room]
     number_classes: Mapping[str, NumberClass]
+    campuses: Mapping[str, Campus] = field(default_factory=dict)
+    """By name, in the hospital's own order."""
+
+    def place_of(self, department_id: str) -> Place | None:
+        """Where a department is: its campus. None where there is no such department, or nobody has said."""
+        department = self.departments.get(department_id)
+        campus = None if department is None else self.campuses.get(department.campus)
+        return None if campus is None else campus.place
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +239,9 @@ async def load_catalog(connection: asyncpg.Connection) -> Catalog:
         )
         rooms = await connection.fetch("select id, name, department_id from room order by id")
         classes = await connection.fetch("select id, name, fee_fen from number_class order by fee_fen, id")
+        campuses = await connection.fetch(
+            "select name, latitude, longitude, position from campus order by position, name"
+        )
     return Catalog(
         version,
         NOT_IMPORTED if hospital is None else Hospital(*hospital),
@@ -222,6 +249,7 @@ async def load_catalog(connection: asyncpg.Connection) -> Catalog:
         {row["id"]: Practitioner(*row) for row in practitioners},
         {row["id"]: Room(*row) for row in rooms},
         {row["id"]: NumberClass(*row) for row in classes},
+        {row["name"]: Campus(*row) for row in campuses},
     )
 
 

@@ -33,7 +33,6 @@ select q.n,
        ap.account_id is not null as is_of_account,
        (extract(epoch from least(ap.expires_at, ap.revoked_at)) * 1000)::bigint as delegated_until,
        p.birth_date, p.sex,
-       (extract(epoch from p.blocked_until) * 1000)::bigint as blocked_until,
        mine.ahead as active_appointments, mine.that_day as day_appointments,
        (select count(*) from appointment a
          where a.account_id = q.account and a.created_at > now() - interval '61 minutes'
@@ -54,8 +53,7 @@ select q.n,
        with ordinality as q (id, patient, account, day_key, time_key, day, wants_visit, department, n)
   left join lateral (select account_id, expires_at, revoked_at from account_patient
                       where account_id = q.account and patient_id = q.patient limit 1) ap on true
-  left join lateral (select birth_date, sex, blocked_until from patient
-                      where id = q.patient limit 1) p on true
+  left join lateral (select birth_date, sex from patient where id = q.patient limit 1) p on true
   left join lateral (select id, rule, offence, ends from penalty
                       where subject in (q.patient, q.account) and lifted_at is null and ends > now()
                       order by ends desc limit 1) b on true
@@ -88,7 +86,6 @@ async def facts(pool: asyncpg.Pool, questions: list[Question]) -> list[Facts]:
                 delegated_until=row["delegated_until"],
                 birth_date=row["birth_date"],
                 sex=row["sex"],
-                blocked_until=row["blocked_until"],
                 block=_block(row),
                 active_appointments=row["active_appointments"],
                 day_appointments=row["day_appointments"],

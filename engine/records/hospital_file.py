@@ -19,7 +19,7 @@ import yaml
 from engine.domain.calendar import PERIODS, Holiday, SessionOverride, SessionTemplate, hours_of, sessions_on
 from engine.domain.limits import NAME_CHARS_MAX, SLOT_CAPACITY_MAX
 from engine.domain.policy import Policy
-from engine.records.catalog import Department, Hospital, NumberClass, Practitioner, Room
+from engine.records.catalog import Campus, Department, Hospital, NumberClass, Practitioner, Room
 from engine.records.hospital_rules import (
     AGE_MAX,
     COLUMNS,
@@ -52,7 +52,7 @@ class HospitalFiles:
     """A checked hospital: every reference leads somewhere, no session overlaps another."""
 
     hospital: Hospital
-    campuses: tuple[str, ...]
+    campuses: tuple[Campus, ...]
     number_classes: tuple[NumberClass, ...]
     holidays: tuple[Holiday, ...]
     departments: tuple[Department, ...]
@@ -85,14 +85,14 @@ class _Reading:
         sound = not any(error.file in (HOSPITAL, TEMPLATES) for error in self.errors)
         week = _by_practitioner(templates) if sound else None
         overrides = self._overrides(practitioners, week, holidays or {})
-        policy = self._policy(departments, classes)
+        policy = self._policy(departments, classes, practitioners or {})
         if self.errors:
             raise ImportRefused(self.errors)
         assert departments is not None and practitioners is not None and rooms is not None
         assert classes is not None and campuses is not None and holidays is not None
         return HospitalFiles(
             hospital,
-            tuple(campuses),
+            _whole(campuses),
             _whole(classes),
             tuple(holidays.values()),
             _whole(departments),
@@ -111,7 +111,10 @@ class _Reading:
     def _hospital(
         self, name: str
     ) -> tuple[
-        Hospital, dict[str, int] | None, dict[str, NumberClass | None] | None, dict[date, Holiday] | None
+        Hospital,
+        dict[str, Campus | None] | None,
+        dict[str, NumberClass | None] | None,
+        dict[date, Holiday] | None,
     ]:
         top = self._yaml(name)
         if top is None:
@@ -132,11 +135,7 @@ class _Reading:
                 f"timezone {hospital.timezone!r} is unknown: use an IANA name like Asia/Shanghai", "timezone"
             )
 
-        campuses: dict[str, int] = {}
-        for node in self._items(entries.get("campuses")):
-            one = self._scalars(node, {"campus": node})
-            one.once(one.required("campus"), campuses, f"campus {one.values.get('campus', '')!r}")
-
+        campuses = self._campuses(entries.get("campuses"))
         classes: dict[str, NumberClass | None] = {}
         seen: dict[str, int] = {}
         for node in self._items(entries.get("number_classes")):
@@ -162,6 +161,24 @@ class _Reading:
             classes if "number_classes" in entries else None,
             holidays,
         )
+
+    def _campuses(self, node: yaml.Node | None) -> dict[str, Campus | None]:
+        """Each is a name alone, or a mapping that says where it is, too."""
+        found: dict[str, Campus | None] = {}
+        seen: dict[str, int] = {}
+        for position, item in enumerate(self._items(node), start=1):
+            plain = not isinstance(item, yaml.MappingNode)
+            entries = {"name": item} if plain else self._mapping(item, ("name",), ("latitude", "longitude"))
+            one = self._scalars(item, entries)
+            name = one.required("name")
+            one.once(name, seen, f"campus {name!r}")
+            latitude = one.degrees("latitude", 90) if "latitude" in entries else None
+            longitude = one.degrees("longitude", 180) if "longitude" in entries else None
+            if ("latitude" in entries) != ("longitude" in entries):
+                one.wrong("has latitude or longitude alone: give both or none")
+            if seen.get(name) == one.line:
+                found[name] = Campus(name, latitude, longitude, position) if one.ok else None
+        return found
 
     def _yaml(self, name: str) -> yaml.Node | None:
         text = self._content(name)
@@ -232,7 +249,9 @@ class _Reading:
 
     # The CSV files
 
-    def _departments(self, campuses: Mapping[str, int] | None) -> dict[str, Department | None] | None:
+    def _departments(
+        self, campuses: Mapping[str, Campus | None] | None
+    ) -> dict[str, Department | None] | None:
         rows = self._rows(DEPARTMENTS)
         if rows is None:
             return None
@@ -456,6 +475,7 @@ class _Reading:
         self,
         departments: Mapping[str, Department | None] | None,
         classes: Mapping[str, NumberClass | None] | None,
+        practitioners: Mapping[str, Practitioner | None],
     ) -> str | None:
         if not (self.folder / POLICY).exists():
             return None
@@ -463,7 +483,7 @@ class _Reading:
         known = None
         if departments is not None and classes is not None:  # else its ids cannot be judged
             parents = {d.parent_id for d in departments.values() if d is not None}
-            known = Known({id_: id_ not in parents for id_ in departments}, classes)
+            known = Known({id_: id_ not in parents for id_ in departments}, classes, practitioners)
         try:
             if text is not None:
                 read_policy(text, Policy(), known)

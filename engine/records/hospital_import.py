@@ -64,6 +64,7 @@ def _table(name: str, file: str, key: int, columns: str) -> _Table:
 
 _HOSPITAL = _table("hospital", HOSPITAL, 0, "name text  name_en text  timezone text")
 _NUMBER_CLASS = _table("number_class", HOSPITAL, 1, "id text  name text  fee_fen int")
+_CAMPUS = _table("campus", HOSPITAL, 1, "name text  latitude float8  longitude float8  position int")
 _HOLIDAY = _table("holiday", HOSPITAL, 1, "day date  name text  works_as smallint")
 _DEPARTMENT = _table(
     "department",
@@ -115,6 +116,7 @@ async def _import(
     gone: dict[str, list[tuple[object, ...]]] = {}
     for table, rows in (
         (_HOSPITAL, (files.hospital,)),
+        (_CAMPUS, files.campuses),
         (_NUMBER_CLASS, files.number_classes),
         (_HOLIDAY, files.holidays),
         (_DEPARTMENT, files.departments),
@@ -124,7 +126,7 @@ async def _import(
         (_OVERRIDE, files.overrides),
     ):
         tables[table.name], gone[table.name] = await _write(connection, table, [astuple(r) for r in rows])
-    for table in (_HOLIDAY, _TEMPLATE, _OVERRIDE):  # nothing refers to these
+    for table in (_CAMPUS, _HOLIDAY, _TEMPLATE, _OVERRIDE):  # nothing refers to these
         await _remove(connection, table, gone[table.name])
 
     ids = {table.name: [str(key[0]) for key in gone[table.name]] for table in _ENTITIES}

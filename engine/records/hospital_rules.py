@@ -33,6 +33,7 @@ AGE_MAX: Final = 150
 
 _ID: Final = re.compile(r"[A-Za-z0-9_.]{1,32}")  # as engine/domain/ids.py spells them
 _INT: Final = re.compile(r"-?[0-9]{1,9}")
+_DEGREES: Final = re.compile(r"-?[0-9]{1,3}\.[0-9]{4,8}")
 _CLOCK: Final = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])")
 _DAY: Final = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}")
 
@@ -133,6 +134,17 @@ class Fields:
             self.wrong(f"{name} is {value!r}: it must be a whole number from {lowest} to {highest}", name)
             return lowest
         return int(value)
+
+    def degrees(self, name: str, highest: int) -> float:
+        """A latitude or longitude: with four decimals or more, else it may be beside the campus."""
+        value = self.values.get(name, "")
+        if not _DEGREES.fullmatch(value):
+            self.wrong(f"{name} is {value!r}: write degrees with 4 to 8 decimals, like 39.9042", name)
+        elif abs(float(value)) > highest:
+            self.wrong(f"{name} is {value!r}: it must be from -{highest} to {highest}", name)
+        else:
+            return float(value)
+        return 0.0
 
     def clock(self, name: str) -> time:
         value = self.values.get(name, "")

@@ -51,7 +51,12 @@ async def known_ids(connection: asyncpg.Connection) -> Known:
         "select id, not exists (select from department below where below.parent_id = d.id) from department d"
     )
     classes = await connection.fetch("select id from number_class")
-    return Known({id_: bookable for id_, bookable in departments}, frozenset(row["id"] for row in classes))
+    practitioners = await connection.fetch("select id from practitioner")
+    return Known(
+        {id_: bookable for id_, bookable in departments},
+        frozenset(row["id"] for row in classes),
+        frozenset(row["id"] for row in practitioners),
+    )
 
 
 async def store_policy(

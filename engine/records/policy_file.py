@@ -5,9 +5,9 @@ go. Terms are layers: the hospital's defaults, a class, a department, a class in
 what is its own; the reader makes the whole terms of every pair that the file names.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Final
+from typing import Final
 
 from engine.domain.conduct import PRESETS
 from engine.domain.limits import HOLD_SECONDS_MAX, SLOT_CAPACITY_MAX
@@ -33,7 +33,22 @@ from engine.domain.policy import (
     Terms,
     Waitlist,
 )
+from engine.domain.waiting_terms import WaitingTerms
 from engine.records.hospital_rules import POLICY, FileError
+from engine.records.takers import (
+    Layer,
+    Take,
+    days,
+    layer,
+    limit,
+    minutes,
+    name_of,
+    put,
+    seconds,
+    whole_number,
+    yes_no,
+)
+from engine.records.waiting_terms_file import WaitingLevel, waiting_level, waiting_terms
 from engine.records.yaml_values import WRONG, Value, Wrong, read_yaml
 
 BYTES_MAX: Final = 1024 * 1024
@@ -43,7 +58,6 @@ MINUTES_BEFORE_MAX: Final = 30 * 24 * 60  # closing times and cut-offs
 RETURN_SECONDS_MAX: Final = 24 * 3600
 OFFER_SECONDS_MAX: Final = 7 * 24 * 3600
 CONDUCT_DAYS_MAX: Final = 3_660
-NAME_CHARS_MAX: Final = 64
 
 CHANNELS: Final[Mapping[str, Channel]] = {
     channel.name.lower(): channel for channel in Channel if channel.name
@@ -57,6 +71,7 @@ class Known:
 
     departments: Mapping[str, bool]  # id -> whether patients book it, that is, none is below it
     number_classes: Collection[str]
+    practitioners: Collection[str] = ()  # may not be named: their queues have these ids
 
 
 class PolicyRefused(Exception):
@@ -80,10 +95,6 @@ def read_policy(text: str, fallback: Policy, known: Known | None = None, file: s
     return policy
 
 
-Layer = dict[str, Any]
-"""Fields of Terms, or of one of its parts, by name."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Reading:
     fallback: Policy
@@ -91,17 +102,16 @@ class _Reading:
 
     def policy(self, top: Value) -> Policy:
         entries = top.mapping((*_HOSPITAL_WIDE, *_SECTIONS))
-        given: Layer = {}
-        for name, (field_name, take) in _HOSPITAL_WIDE.items():
-            if name in entries:
-                _put(given, field_name, take(entries[name]))
+        given = layer(entries, _HOSPITAL_WIDE)
         if "conduct" in entries:
             given["conduct"] = _conduct(entries["conduct"])
         if "approvals" in entries:
             given["approvals"] = _approvals(entries["approvals"])
         if "suspension" in entries:
             given["suspension"] = _suspension(entries["suspension"])
-        return replace(self.fallback, **given, terms=self._terms(entries))
+        return replace(
+            self.fallback, **given, terms=self._terms(entries), waiting=self._waiting_rooms(entries)
+        )
 
     def _terms(self, entries: Mapping[str, Value]) -> dict[tuple[str, str], Terms]:
         """The whole terms of every pair that is named, and of those that two single names make together."""
@@ -114,7 +124,7 @@ class _Reading:
             return found
         for id_, (key, value) in entries["departments"].entries().items():
             self._check_department(id_, key)
-            level = _level(value, "classes")
+            level = _level(value, "classes", "waiting")
             within = value.entries_quietly().get("classes")
             own = self._classes(within) if within is not None else {}
             found[id_, ""] = self._whole(defaults, level)
@@ -122,6 +132,20 @@ class _Reading:
                 levels = classes.get(class_id, _Level({})), level, own.get(class_id, _Level({}))
                 found[id_, class_id] = self._whole(defaults, *levels)
         return found
+
+    def _waiting_rooms(self, entries: Mapping[str, Value]) -> dict[str, WaitingTerms]:
+        """The hospital's, and those of every department that says something of its own."""
+        ids = () if self.known is None else (self.known.number_classes, self.known.practitioners)
+        hospital = waiting_level(entries["waiting"], *ids) if "waiting" in entries else WaitingLevel()
+        whole = {"": waiting_terms(hospital)}
+        if "departments" in entries:
+            for id_, department in entries["departments"].entries_quietly().items():
+                own = department.entries_quietly().get("waiting")
+                if own is not None:
+                    level = waiting_level(own, *ids)
+                    # What is wrong with the hospital's own is told once, not again for each department.
+                    whole[id_] = None if whole[""] is None else waiting_terms(hospital, level)
+        return {id_: terms for id_, terms in whole.items() if terms is not None}
 
     def _classes(self, section: Value) -> "dict[str, _Level]":
         found = {}
@@ -171,59 +195,17 @@ class _Level:
 
 def _level(value: Value, *sections: str) -> _Level:
     entries = value.mapping((*_TERMS, *_LISTS, *sections))
-    given: Layer = {}
-    for name, (field_name, take) in _TERMS.items():
-        if name in entries:
-            _put(given, field_name, take(entries[name]))
+    given = layer(entries, _TERMS)
     if "openings" in entries:
-        _put(given, "openings", _openings(entries["openings"]))
+        put(given, "openings", _openings(entries["openings"]))
     if "pools" in entries:
-        _put(given, "pools", _pools(entries["pools"]))
+        put(given, "pools", _pools(entries["pools"]))
     if "returned" in entries:
-        _put(given, "returned", _returned(entries["returned"]))
+        put(given, "returned", _returned(entries["returned"]))
     if "attendance" in entries:
-        _put(given, "attendance", _attendance(entries["attendance"]))
+        put(given, "attendance", _attendance(entries["attendance"]))
     waitlist = _waitlist(entries["waitlist"]) if "waitlist" in entries else {}
     return _Level(given, waitlist, entries.get("closes", entries.get("waitlist")))
-
-
-def _put(into: Layer, name: str, value: object) -> None:
-    """What was wrong has been told and is left out."""
-    if not isinstance(value, Wrong):
-        into[name] = value
-
-
-# What single keys take. None from a taker means wrong, unless it is a limit's "none".
-
-Take = Callable[[Value], Any]
-
-
-def _sure(take: Callable[[Value], Any]) -> Take:
-    def taken(value: Value) -> Any:
-        found = take(value)
-        return WRONG if found is None else found
-
-    return taken
-
-
-def _whole_number(lowest: int, highest: int) -> Take:
-    return _sure(lambda value: value.whole(lowest, highest))
-
-
-def _limit(highest: int) -> Take:
-    return lambda value: value.whole_or("none", 0, highest)
-
-
-def _seconds(lowest: int, highest: int) -> Take:
-    return _sure(lambda value: value.duration("s", lowest, highest))
-
-
-def _minutes(highest: int) -> Take:
-    return _sure(lambda value: value.duration("m", 0, highest))
-
-
-def _days(lowest: int, highest: int) -> Take:
-    return _sure(lambda value: value.duration("d", lowest, highest))
 
 
 def _never_or_minutes(value: Value) -> int | None | Wrong:
@@ -238,26 +220,26 @@ def _substitutes(value: Value) -> str | Wrong:
 
 
 _HOSPITAL_WIDE: Final[Mapping[str, tuple[str, Take]]] = {
-    "active_appointments_max": ("active_appointments_max", _whole_number(1, 1_000)),
-    "account_holds_max": ("account_holds_max", _whole_number(1, 1_000)),
-    "day_appointments_max": ("day_appointments_max", _whole_number(1, 100)),
-    "wishes_max": ("wishes_max", _whole_number(0, 100)),
-    "late_cancel": ("late_cancel_minutes", _minutes(MINUTES_BEFORE_MAX)),
-    "delegation": ("delegation_days", _days(1, 3_660)),
+    "active_appointments_max": ("active_appointments_max", whole_number(1, 1_000)),
+    "account_holds_max": ("account_holds_max", whole_number(1, 1_000)),
+    "day_appointments_max": ("day_appointments_max", whole_number(1, 100)),
+    "wishes_max": ("wishes_max", whole_number(0, 100)),
+    "late_cancel": ("late_cancel_minutes", minutes(MINUTES_BEFORE_MAX)),
+    "delegation": ("delegation_days", days(1, 3_660)),
     "substitutes": ("substitutes", _substitutes),
     "no_show_after": ("no_show_after_minutes", _never_or_minutes),
 }
-_SECTIONS: Final = ("conduct", "approvals", "suspension", "defaults", "classes", "departments")
+_SECTIONS: Final = ("conduct", "approvals", "suspension", "waiting", "defaults", "classes", "departments")
 
 _TERMS: Final[Mapping[str, tuple[str, Take]]] = {
-    "hold": ("hold_seconds", _seconds(1, HOLD_SECONDS_MAX)),
-    "closes": ("closes_minutes", _minutes(MINUTES_BEFORE_MAX)),
-    "cancel_closes": ("cancel_minutes", _minutes(MINUTES_BEFORE_MAX)),
-    "change_closes": ("change_minutes", _minutes(MINUTES_BEFORE_MAX)),
-    "changes_max": ("changes_max", _whole_number(0, 100)),
-    "first_visits_max": ("first_visits_max", _limit(SLOT_CAPACITY_MAX)),
-    "follow_ups_max": ("follow_ups_max", _limit(SLOT_CAPACITY_MAX)),
-    "follow_up_within": ("follow_up_days", _days(0, CONDUCT_DAYS_MAX)),
+    "hold": ("hold_seconds", seconds(1, HOLD_SECONDS_MAX)),
+    "closes": ("closes_minutes", minutes(MINUTES_BEFORE_MAX)),
+    "cancel_closes": ("cancel_minutes", minutes(MINUTES_BEFORE_MAX)),
+    "change_closes": ("change_minutes", minutes(MINUTES_BEFORE_MAX)),
+    "changes_max": ("changes_max", whole_number(0, 100)),
+    "first_visits_max": ("first_visits_max", limit(SLOT_CAPACITY_MAX)),
+    "follow_ups_max": ("follow_ups_max", limit(SLOT_CAPACITY_MAX)),
+    "follow_up_within": ("follow_up_days", days(0, CONDUCT_DAYS_MAX)),
 }
 _LISTS: Final = ("openings", "pools", "returned", "waitlist", "attendance")
 
@@ -305,7 +287,7 @@ def _pools(value: Value) -> tuple[Pool, ...] | Wrong:
     ok = True
     for item in value.items():
         entries = item.mapping(("name", "percent", "channels", "flows"), ("name", "percent", "channels"))
-        name = _name(entries["name"]) if "name" in entries else None
+        name = name_of(entries["name"]) if "name" in entries else None
         percent = entries["percent"].whole(1, 100) if "percent" in entries else None
         channels = _channels(entries["channels"]) if "channels" in entries else None
         flows = _flows(entries["flows"]) if "flows" in entries else ()
@@ -364,7 +346,7 @@ def _returned(value: Value) -> Returned | Wrong:
         return WRONG
     mode = Return(word)
     needed = {Return.AT_ONCE: (), Return.COOL_DOWN: ("wait",), Return.RANDOM: ("from", "to")}[mode]
-    seconds: list[int] = []
+    window: list[int] = []
     ok = True
     for name in ("wait", "from", "to"):
         if (name in entries) != (name in needed):
@@ -376,24 +358,24 @@ def _returned(value: Value) -> Returned | Wrong:
         elif name in needed:
             count = entries[name].duration("s", 0, RETURN_SECONDS_MAX)
             ok = ok and count is not None
-            seconds.append(count or 0)
+            window.append(count or 0)
     if not ok:
         return WRONG
-    if mode is Return.RANDOM and seconds[0] >= seconds[1]:
+    if mode is Return.RANDOM and window[0] >= window[1]:
         entries["to"].wrong("the window ends before it begins: `to` must be longer than `from`")
         return WRONG
-    return Returned(mode, *seconds)
+    return Returned(mode, *window)
 
 
 def _attendance(value: Value) -> Attendance | None | Wrong:
     if value.is_word("never"):
         return None
     entries = value.mapping(_ATTENDANCE, _ATTENDANCE)
-    minutes = [
+    told = [
         entries[name].duration("m", 1, MINUTES_BEFORE_MAX) if name in entries else None
         for name in _ATTENDANCE
     ]
-    asked, by = minutes
+    asked, by = told
     if asked is None or by is None:
         return WRONG
     if asked <= by:
@@ -406,19 +388,14 @@ _ATTENDANCE: Final = ("from", "by")
 
 
 def _waitlist(value: Value) -> Layer:
-    entries = value.mapping(tuple(_WAITLIST))
-    found: Layer = {}
-    for name, (field_name, take) in _WAITLIST.items():
-        if name in entries:
-            _put(found, field_name, take(entries[name]))
-    return found
+    return layer(value.mapping(tuple(_WAITLIST)), _WAITLIST)
 
 
 _WAITLIST: Final[Mapping[str, tuple[str, Take]]] = {
-    "enabled": ("enabled", _sure(Value.yes_no)),
-    "offer": ("offer_seconds", _seconds(30, OFFER_SECONDS_MAX)),
-    "closes": ("closes_minutes", _minutes(MINUTES_BEFORE_MAX)),
-    "length_max": ("length_max", _whole_number(1, 100_000)),
+    "enabled": ("enabled", yes_no),
+    "offer": ("offer_seconds", seconds(30, OFFER_SECONDS_MAX)),
+    "closes": ("closes_minutes", minutes(MINUTES_BEFORE_MAX)),
+    "length_max": ("length_max", whole_number(1, 100_000)),
 }
 
 assert {name for name, _ in _WAITLIST.values()} == {f.name for f in fields(Waitlist)}
@@ -444,7 +421,7 @@ def _preset(item: Value) -> tuple[ConductRule, ...]:
 
 def _rule(item: Value) -> tuple[ConductRule, ...]:
     entries = item.mapping(_RULE, _RULE)
-    name = _name(entries["name"]) if "name" in entries else None
+    name = name_of(entries["name"]) if "name" in entries else None
     offence = entries["offence"].word([o.value for o in Offence]) if "offence" in entries else None
     subject = entries["subject"].word([s.value for s in Subject]) if "subject" in entries else None
     count = entries["count"].whole(1, 1_000) if "count" in entries else None
@@ -468,15 +445,7 @@ def _approvals(value: Value) -> dict[str, str]:
 
 
 def _suspension(value: Value) -> Suspension:
-    entries = value.mapping(("order", "offer", "within"))
-    given: Layer = {}
-    if "order" in entries:
-        _put(given, "order", _fates(entries["order"]))
-    if "offer" in entries:
-        _put(given, "offer_seconds", _seconds(60, OFFER_SECONDS_MAX)(entries["offer"]))
-    if "within" in entries:
-        _put(given, "days_max", _days(0, DAYS_BEFORE_MAX)(entries["within"]))
-    return Suspension(**given)
+    return Suspension(**layer(value.mapping(tuple(_SUSPENSION)), _SUSPENSION))
 
 
 def _fates(value: Value) -> tuple[Fate, ...] | Wrong:
@@ -497,9 +466,8 @@ def _fates(value: Value) -> tuple[Fate, ...] | Wrong:
     return tuple(found) if ok else WRONG
 
 
-def _name(value: Value) -> str | None:
-    text = value.text()
-    if text is not None and (len(text) > NAME_CHARS_MAX or not text.isprintable()):
-        value.wrong(f"a name has at most {NAME_CHARS_MAX} characters, and none that cannot be seen")
-        return None
-    return text
+_SUSPENSION: Final[Mapping[str, tuple[str, Take]]] = {
+    "order": ("order", _fates),
+    "offer": ("offer_seconds", seconds(60, OFFER_SECONDS_MAX)),
+    "within": ("days_max", days(0, DAYS_BEFORE_MAX)),
+}

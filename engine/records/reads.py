@@ -7,7 +7,7 @@ import asyncpg
 
 from engine.domain.claims import Scope
 from engine.domain.eligibility import DepartmentRule, Facts
-from engine.domain.ids import ScheduleKey
+from engine.domain.ids import RoomKey, ScheduleKey
 from engine.domain.policy import Policy
 from engine.records.facts import Question, facts
 from engine.records.policies import load_policy
@@ -65,7 +65,12 @@ class PostgresReads:
             "  where w.status in ('waiting', 'offered')"
         )
         keys = ((ScheduleKey.of_schedule(row["schedule_id"]), row["at"]) for row in rows)
-        return [(key.stream, at) for key, at in keys if key is not None]
+        found = [(key.stream, at) for key, at in keys if key is not None]
+        # Who was called and does not come is passed over, and who was put aside waits again.
+        rows = await self._pool.fetch(
+            "select distinct department_id, day from ticket where status in (3, 5) and day >= current_date - 1"
+        )
+        return found + [(RoomKey(row["department_id"], row["day"].isoformat()).stream, 0) for row in rows]
 
     async def moved(self, appointment_ids: list[bytes]) -> dict[bytes, bytes]:
         rows = await self._pool.fetch(

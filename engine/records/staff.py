@@ -24,10 +24,13 @@ USERNAME: Final = re.compile(r"[a-z0-9][a-z0-9._\-]{0,63}")
 
 class Role(StrEnum):
     DOCTOR = "doctor"
+    NURSE = "nurse"  # runs the waiting room of a department: triage, order, calling
     DESK = "desk"
     SCHEDULE_OFFICE = "schedule_office"
     MANAGER = "manager"
     PARTNER = "partner"  # an outside system, such as the HIS
+    KIOSK = "kiosk"  # a machine at which patients check in
+    SCREEN = "screen"  # a call screen of a waiting zone or a door
 
 
 CHANNELS: Final[Mapping[str, Channel]] = {
@@ -39,6 +42,7 @@ CHANNELS: Final[Mapping[str, Channel]] = {
         Channel.MANAGEMENT,
         Channel.DOCTOR,
         Channel.HIS,
+        Channel.KIOSK,
     )
     if channel.name is not None
 }
@@ -46,10 +50,13 @@ CHANNELS: Final[Mapping[str, Channel]] = {
 
 CHANNEL_OF_ROLE: Final[Mapping[str, str]] = {
     Role.DOCTOR: "doctor",
+    Role.NURSE: "window",
     Role.DESK: "window",
     Role.SCHEDULE_OFFICE: "management",
     Role.MANAGER: "management",
     Role.PARTNER: "his",
+    Role.KIOSK: "kiosk",
+    Role.SCREEN: "window",  # it books nothing
 }
 """Where nothing else was said. Of several roles the first one counts."""
 

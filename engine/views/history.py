@@ -1,7 +1,7 @@
 """Who changed what, when and why: a day's journal as lines that people read.
 
-Pure. A line's `by` is "self" (the patient's account), "system", or staff as the engine names them
-("staff:" and 32 hex digits). What never came to be, because a claim was lost, is no history.
+Pure. A line's `by` is "self" (the patient's account), or who it was as the engine
+names them (engine/domain/by.py). What never came to be, because a claim was lost, is no history.
 """
 
 from collections.abc import Iterable
@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from typing import Final, assert_never
 
 from engine.domain import schedule as s
+from engine.domain.by import SYSTEM
 from engine.domain.recorded import Recorded
 from engine.domain.seats import number_of
 
 SELF: Final = "self"
-SYSTEM: Final = "system"
-STAFF_PREFIX: Final = "staff:"
 
 WORDS: Final[dict[str, tuple[str, str]]] = {
     "day_opened": ("首次有人操作，当日号源生效", "The day's plan took effect"),

@@ -392,7 +392,7 @@ async def test_in_whatever_parts_it_is_reviewed_the_same_people_are_blocked(
         ConductRule("hoarding", Offence.DROPPED_HOLD, Subject.ACCOUNT, 2, 10, 5),
         ConductRule("short", Offence.NO_SHOW, Subject.PATIENT, 2, 20, 1),
     )
-    await records.pool.execute("truncate appointment, penalty, amnesty")
+    await records.pool.execute("truncate appointment, penalty, amnesty cascade")
     people = [(uid("account", a), uid("patient", p)) for a in range(2) for p in range(2)]
     await records.people(*people)
     at = NOW

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import date, timedelta
 from datetime import time as clock
+from importlib import resources
 from pathlib import Path
 
 import asyncpg
@@ -16,6 +17,7 @@ from engine.domain.calendar import SessionOverride, SessionTemplate
 from engine.domain.planning import Plan
 from engine.records.catalog import (
     NOT_IMPORTED,
+    Campus,
     load_catalog,
     load_plan,
     load_schedules,
@@ -84,6 +86,7 @@ async def test_the_demo_hospital_is_imported_and_a_second_run_changes_nothing(
     assert catalog.hospital == files.hospital
     assert tuple(catalog.departments.values()) == files.departments
     assert tuple(catalog.practitioners.values()) == files.practitioners
+    assert tuple(catalog.campuses.values()) == files.campuses
     assert set(catalog.rooms.values()) == set(files.rooms)
     assert set(catalog.number_classes.values()) == set(files.number_classes)
     assert catalog.version == before + 1
@@ -91,6 +94,42 @@ async def test_the_demo_hospital_is_imported_and_a_second_run_changes_nothing(
     again = await import_hospital(connection, files, MONDAY, DAYS)
     assert again.changes == 0
     assert await version(connection) == before + 1
+
+
+async def test_a_department_is_where_its_campus_is(
+    connection: asyncpg.Connection, files: HospitalFiles
+) -> None:
+    await import_hospital(connection, files, MONDAY, DAYS)
+    catalog = await load_catalog(connection)
+    here, there = (campus.place for campus in files.campuses)
+    assert (catalog.place_of("0304"), catalog.place_of("0704")) == (here, there)
+    assert catalog.place_of("none") is None
+
+    first, second = files.campuses
+    moved = replace(files, campuses=(first, Campus(second.name, position=second.position)))
+    report = await import_hospital(connection, moved, MONDAY, DAYS)
+    assert (report.tables["campus"].changed, report.changes) == (1, 1)
+    catalog = await load_catalog(connection)
+    assert (catalog.place_of("0304"), catalog.place_of("0704")) == (here, None)
+
+    renamed = replace(files, campuses=(replace(first, name="新院"), second))
+    report = await import_hospital(connection, renamed, MONDAY, DAYS)
+    assert (report.tables["campus"].added, report.tables["campus"].removed) == (1, 1)
+    assert (await load_catalog(connection)).place_of("0304") is None, "its department names another one"
+
+
+async def test_a_hospital_of_before_has_its_campuses_by_name(
+    connection: asyncpg.Connection, files: HospitalFiles
+) -> None:
+    await import_hospital(connection, files, MONDAY, DAYS)
+    migration = resources.files("engine") / "migrations" / "0012_campus_place.sql"
+    await connection.execute("drop table campus; " + migration.read_text(encoding="utf-8"))
+    catalog = await load_catalog(connection)
+    assert list(catalog.campuses) == [campus.name for campus in files.campuses]
+    assert catalog.place_of("0304") is None
+    report = await import_hospital(connection, files, MONDAY, DAYS)
+    assert report.tables["campus"].changed == len(files.campuses)
+    assert tuple((await load_catalog(connection)).campuses.values()) == files.campuses
 
 
 async def test_what_is_published_is_what_the_templates_say(

@@ -3,6 +3,8 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from uuid import UUID
 
 import pytest
 
@@ -17,7 +19,9 @@ from engine.domain.refusal import Reason, Refusal
 from engine.journal.codec import pack_asks, unpack_replies
 from engine.records.appointments import seats_taken
 from tests.support.stores import (
+    ACCOUNT,
     HOUR,
+    LAVISH,
     PostgresWorld,
     Reply,
     Served,
@@ -68,6 +72,15 @@ def hold_of(n: int, clock: str = "0800", which: str = "", seconds: int = 900) ->
 
 async def register(world: PostgresWorld, many: int) -> None:
     await world.register([person(n) for n in range(many)])
+
+
+async def punish(world: PostgresWorld, patient: bytes) -> None:
+    await (await world.pool()).execute(
+        "insert into penalty (id, subject_kind, subject, rule, offence, begins, ends, evidence, created_at)"
+        " values (gen_random_uuid(), 'patient', $1, 'missed three', 'no_show', now(),"
+        "         now() + interval '90 days', array[gen_random_uuid()], now())",
+        UUID(bytes=patient),
+    )
 
 
 async def until_stable(
@@ -168,13 +181,33 @@ async def test_a_shard_started_anew_gives_the_first_answers_again(
 
 
 async def test_who_may_not_book_is_refused_with_the_rule(world: PostgresWorld, served: Served) -> None:
-    await world.register([(uid("b"), uid("blocked"))], blocked_until=world.clock() + HOUR)
+    await punish(world, person(2)[1])
     stranger = hold(uid("s"), person(1)[1], account=person(0)[0])
-    blocked = hold(uid("t"), uid("blocked"), account=uid("b"))
-    replies = await served.ask(FAMOUS, stranger, blocked, hold_of(1))
+    replies = await served.ask(FAMOUS, stranger, hold_of(2), hold_of(1))
     rules = [r.detail["rule"] if isinstance(r, Refusal) else r.number for r in replies]
-    assert rules == ["patient_of_another_account", "blocked", 1]
+    assert rules == ["patient_of_another_account", "missed three", 1]
     assert await served.ask(doctor(9), hold_of(2)) == [Refusal(Reason.NO_SUCH_SCHEDULE)]
+
+
+@pytest.mark.parametrize(("held", "left"), [(0, 3), (2, 1)])
+async def test_a_family_larger_than_its_account_may_hold_is_refused_whole(
+    world: PostgresWorld, held: int, left: int
+) -> None:
+    served = await Served.open(world, policy=replace(LAVISH, account_holds_max=held + left))
+    await world.register([(ACCOUNT, uid("patient", n)) for n in range(held + left + 1)])
+    await served.ask(QUIET, *(hold(uid("q", n), uid("patient", n), CLOCKS[n]) for n in range(held)))
+    family = [(uid("f", n), uid("patient", n)) for n in range(held, held + left + 1)]
+    [refused] = await served.ask(FAMOUS, s.HoldGroup(tuple(family), "0800", ACCOUNT))
+    assert refused == Refusal(
+        Reason.NOT_ELIGIBLE,
+        {"rule": "account_holds_max", "limit": held + left, "patient_id": family[-1][1].hex()},
+    )
+    assert len(await world.appointments()) == held, "some of a family have a number"
+    [told] = await served.ask(FAMOUS, s.HoldGroup(tuple(family[:-1]), "0800", ACCOUNT))
+    assert isinstance(told, s.Many) and len(told.answers) == left, "one that fits is refused"
+    assert len(await world.appointments()) == held + left
+    await audit(world, list(served.shard._hosts.values()), [0])
+    await served.stop()
 
 
 async def test_one_id_on_two_schedules_is_refused_before_it_is_tried(served: Served) -> None:

@@ -125,7 +125,7 @@ async def test_what_is_added_is_read_back(pool: asyncpg.Pool) -> None:
         (NewStaff("a", "王\0", HASH, (Role.DESK,)), "name"),
         (NewStaff("a", "王", HASH, ()), "no role"),
         (someone("a", "boss"), "no role is called 'boss'"),
-        (someone("a", Role.DESK, channel="kiosk"), "no channel is called 'kiosk'"),
+        (someone("a", Role.DESK, channel="fax"), "no channel is called 'fax'"),
         (someone("a", Role.DOCTOR), "a doctor needs a practitioner"),
         (someone("a", Role.DESK, practitioner_id="D0001"), "not the role doctor"),
         (someone("a", Role.DOCTOR, practitioner_id="D9"), "no practitioner has the id 'D9'"),

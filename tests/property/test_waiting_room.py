@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from engine.domain import queue_order as q
 from engine.domain import waiting_room as w
 from engine.domain.queue_order import Band, Interval, OrderRules, Rank, Rules, Why
-from engine.domain.waiting_room import Refusal, Status
+from engine.domain.refusal import Reason, Refusal
+from engine.domain.waiting_room import Status
 
 START = 1_800_000_000_000
 MINUTE = 60_000
@@ -467,7 +468,7 @@ class Day(RuleBasedStateMachine):
         then, version = ticket.before, ticket.version - stale
         outcome = self.run(w.UndoStep(self.command_id(), ticket.ticket_id, version, "nurse", "mistake"))
         if isinstance(outcome, Refusal):
-            assert not stale or outcome.reason == w.Reason.STALE_VERSION
+            assert not stale or outcome.reason == Reason.STALE_VERSION
         else:
             assert not stale and then is not None and ticket.standing == then[0]
 

@@ -31,7 +31,8 @@ import msgpack
 from engine.domain import queue_order as q
 from engine.domain import waiting_room as w
 from engine.domain.queue_order import Rules
-from engine.domain.waiting_room import Reason, Refusal, Status
+from engine.domain.refusal import Reason, Refusal
+from engine.domain.waiting_room import Status
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 MIDNIGHT = 1_799_942_400_000
@@ -94,6 +95,9 @@ class Result:
 
 class ClinicDay:
     """One morning: two experts with queues of their own, two doctors who share the common one, a pharmacy."""
+
+    common = "common"
+    """The queue of the doctors who have none of their own, and of walk-ins."""
 
     def __init__(self, seed: int, rules: Rules) -> None:
         self.chance = Random(seed)
@@ -214,15 +218,15 @@ class ClinicDay:
         for queue_id, kind, prefix, first, last, who in (
             ("D1", "visit", "A", 101, 199, "D1"),
             ("D2", "visit", "B", 101, 199, "D2"),
-            ("common", "visit", "C", 101, 499, ""),
+            (self.common, "visit", "C", 101, 499, ""),
             ("pharmacy", "pharmacy", "P", 1, 999, ""),
         ):
             self.run(w.SetQueue(self.id(), queue_id, kind, prefix, first, last, who))
         for room_id, queues, who in (
             ("r1", ("D1",), "D1"),
-            ("r2", ("D2", "common"), "D2"),  # serves both
-            ("r3", ("common",), "D3"),
-            ("r4", ("common",), "D4"),
+            ("r2", ("D2", self.common), "D2"),  # serves both
+            ("r3", (self.common,), "D3"),
+            ("r4", (self.common,), "D4"),
             ("window", ("pharmacy",), ""),
         ):
             opens = MIDNIGHT + 8 * HOUR + int(self.chance.expovariate(1 / 120)) * SECOND
@@ -279,13 +283,13 @@ class ClinicDay:
         )  # fmt: skip
         told = self.run(command)
         match told:
-            case Reason.TOO_FAR | Reason.TOO_EARLY if tries < 20:
+            case Reason.TOO_FAR | Reason.CHECK_IN_TOO_EARLY if tries < 20:
                 self.at(self.now + 10 * MINUTE, lambda: self.arrive(who, starts, number, tries + 1))
             case w.Told():
                 late = self.now > starts + self.rules.order.late_minutes * MINUTE
                 self.came(told, visit, "late" if late else priority or "booked")
             case _:
-                assert told in (Reason.TOO_LATE, Reason.TOO_FAR, Reason.TOO_EARLY), told
+                assert told in (Reason.CHECK_IN_TOO_LATE, Reason.TOO_FAR, Reason.CHECK_IN_TOO_EARLY), told
 
     def walk_in(self) -> None:
         priority, emergency = self.priority()
@@ -295,7 +299,7 @@ class ClinicDay:
                 self.id("in"),
                 patient,
                 "kiosk",
-                "common",
+                self.common,
                 session_ends_at=MIDNIGHT + 12 * HOUR,
                 priority=priority,
                 emergency=emergency,
@@ -303,7 +307,7 @@ class ClinicDay:
         )
         assert isinstance(told, w.Told)
         self.came(told, 0, priority or "walk-in")
-        again = self.run(w.TakeNumber(self.id("in"), patient, "kiosk", "common"))
+        again = self.run(w.TakeNumber(self.id("in"), patient, "kiosk", self.common))
         assert again is Reason.PATIENT_WAITS_ALREADY
 
     def came(self, told: w.Told, visit: int, group: str) -> None:
@@ -410,7 +414,7 @@ class ClinicDay:
         stages: tuple[w.Stage, ...] | None = None
         if kind == "visit" and not back and chance.random() < 0.15:
             stages = (("examination", "", "", 0), ("visit", queue_id, "", 1), *ticket.standing.stages[1:])
-            if self.leaves_at and ticket.queue_id == "common":
+            if self.leaves_at and ticket.queue_id == self.common:
                 stages = (stages[0], ("visit", queue_id, "D3", 1), *stages[2:])
             away = int(chance.lognormvariate(3.2, 0.5)) * MINUTE
             self.at(self.now + away, lambda: self.run(w.ReturnTicket(self.id(), ticket_id, "kiosk")))  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ import pytest
 from engine.domain import queue_order as q
 from engine.domain import waiting_room as w
 from engine.domain.queue_order import OrderRules, Rules
+from engine.domain.refusal import Reason
 from tests.simulation import clinic_day
 
 pytestmark = pytest.mark.skipif(
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 def test_a_day_under_rules_of_its_own(seed: int) -> None:
     result = clinic_day.play(seed)
     assert result.finished > 50
-    assert result.refused[w.Reason.STALE_VERSION], "no consoles raced"
+    assert result.refused[Reason.STALE_VERSION], "no consoles raced"
 
 
 def test_the_same_seed_is_the_same_day() -> None:

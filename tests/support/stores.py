@@ -106,7 +106,6 @@ class Person:
     accounts: frozenset[bytes]
     birth_date: date | None = None
     sex: str | None = None
-    blocked_until: int | None = None
     delegated_until: int | None = None
 
 
@@ -169,7 +168,6 @@ class MemoryReads:
             delegated_until=person.delegated_until,
             birth_date=person.birth_date,
             sex=person.sex,
-            blocked_until=person.blocked_until,
             active_appointments=sum(
                 row.patient_id == q.patient_id
                 and row.starts_at > now
@@ -228,7 +226,7 @@ class World(Protocol):
     clock: Clock
 
     async def publish(self, key: ScheduleKey, plan: Plan) -> None: ...
-    async def register(self, people: Sequence[tuple[bytes, bytes]], blocked_until: int | None = None) -> None:
+    async def register(self, people: Sequence[tuple[bytes, bytes]]) -> None:
         """(account, patient) pairs."""
 
     async def journal(self, shard_id: int) -> Journal: ...
@@ -254,10 +252,10 @@ class MemoryWorld:
     async def publish(self, key: ScheduleKey, plan: Plan) -> None:
         self.store.plans[key.stream] = plan
 
-    async def register(self, people: Sequence[tuple[bytes, bytes]], blocked_until: int | None = None) -> None:
+    async def register(self, people: Sequence[tuple[bytes, bytes]]) -> None:
         for account, patient in people:
             known = self.people.get(patient, Person(frozenset()))
-            self.people[patient] = Person(known.accounts | {account}, blocked_until=blocked_until)
+            self.people[patient] = Person(known.accounts | {account})
 
     async def journal(self, shard_id: int) -> MemoryJournal:
         return MemoryJournal(self.store, shard_id, self.clock)
@@ -333,7 +331,7 @@ class PostgresWorld:
             orjson.dumps(plan_as_data(plan)).decode(),
         )
 
-    async def register(self, people: Sequence[tuple[bytes, bytes]], blocked_until: int | None = None) -> None:
+    async def register(self, people: Sequence[tuple[bytes, bytes]]) -> None:
         pool = await self.pool()
         accounts = [account.hex() for account, _ in people]
         patients = [patient.hex() for _, patient in people]
@@ -343,11 +341,10 @@ class PostgresWorld:
             accounts,
         )
         await pool.execute(
-            "insert into patient (id, id_type, id_number, name, blocked_until, created_at)"
-            " select distinct p::uuid, 'passport', p, p, to_timestamp($2::float8 / 1000), now()"
+            "insert into patient (id, id_type, id_number, name, created_at)"
+            " select distinct p::uuid, 'passport', p, p, now()"
             " from unnest($1::text[]) p on conflict do nothing",
             patients,
-            blocked_until,
         )
         await pool.execute(
             "insert into account_patient select a::uuid, p::uuid, 'self', '1', now()"

@@ -29,11 +29,16 @@ class System:
 
 
 @contextmanager
-def started(*options: str) -> Iterator[System]:
-    """Serves on a free port with a home of its own; stops with SIGTERM, and the exit status must be 0."""
+def started(*options: str, hospital: Path | None = None) -> Iterator[System]:
+    """Serves on a free port with a home of its own; stops with SIGTERM, and the exit status must be 0.
+
+    With the files of a hospital it is that one, with the demo's staff and sandbox all the same."""
     with tempfile.TemporaryDirectory(prefix="xinglin-system-") as folder:
         Path(folder).chmod(0o755)  # as root, PostgreSQL runs as nobody and must be able to walk there
         home, log, port = Path(folder) / "home", Path(folder) / "log", free_port()
+        if hospital is not None:
+            imported = run("import", str(hospital), "--home", str(home))
+            assert imported.returncode == 0, imported.stdout + imported.stderr
         command = ["serve", "--demo", "--home", str(home), "--port", str(port), *options]
         with log.open("wb") as out:
             process = subprocess.Popen(xinglin(command), cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)

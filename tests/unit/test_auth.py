@@ -234,6 +234,24 @@ def test_refresh_says_whose_it_is(tokens: Tokens) -> None:
         assert staff_refusal(tokens, header) == refusal(tokens, header) == "unauthenticated"
 
 
+def test_a_qr_code_says_whose_it_is_for_two_minutes_and_signs_nobody_in(tokens: Tokens, clock: Clock) -> None:
+    code = tokens.issue_qr("qr_appointment", ACCOUNT)
+    assert tokens.of_qr(code) == ("qr_appointment", ACCOUNT)
+    assert tokens.of_qr(tokens.issue_qr("qr_patient", ACCOUNT)) == ("qr_patient", ACCOUNT)
+    assert staff_refusal(tokens, f"Bearer {code}") == refusal(tokens, f"Bearer {code}") == "unauthenticated"
+    mine, theirs = tokens.issue(ACCOUNT), tokens.issue_staff(DESK)
+    for token in (mine.access_token, mine.refresh_token, theirs.access_token, theirs.refresh_token, "", "x"):
+        with pytest.raises(Problem, match="unauthenticated"):
+            tokens.of_qr(token)
+    with pytest.raises(Problem, match="unauthenticated"):
+        tokens.who_of_refresh(code)
+    clock.now += 119
+    assert tokens.of_qr(code)[1] == ACCOUNT
+    clock.now += 1
+    with pytest.raises(Problem, match="token_expired"):
+        tokens.of_qr(code)
+
+
 def test_staff_tokens_expire_from_memory_too(tokens: Tokens, clock: Clock) -> None:
     header = f"Bearer {tokens.issue_staff(DESK).access_token}"
     assert tokens.staff_of_header(header) == DESK

@@ -20,6 +20,7 @@ import pytest
 
 from actors.feed import Changes
 from actors.host import Host
+from actors.schedules import Schedules
 from actors.shard import Shard
 from engine.domain import schedule as s
 from engine.domain import seats
@@ -519,7 +520,7 @@ def stale_cache(patch: Patch) -> None:
         seen[id(slot)] = min(remaining(slot), seen.get(id(slot), slot.capacity))
         return seen[id(slot)]
 
-    patch.setattr("actors.shard.remaining_by_share", cached)
+    patch.setattr("actors.schedules.remaining_by_share", cached)
 
 
 def refusing_until_the_sweeper_comes(patch: Patch) -> None:
@@ -643,7 +644,7 @@ BUGS = [
         "settled because the caller says so",
         "both",
         rewritten(
-            Shard,
+            Schedules,
             "_changes_checked",
             ("appointment is not None and old == appointment.replaces", "command.left"),
         ),

@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.domain import schedule as s
+from engine.domain import waiting_room as w
+from engine.domain.messages import Event, Reply
 from engine.domain.planning import Plan, PlannedSlot, Session, Share, Stage, plan_as_data, plan_from_data
 from engine.domain.refusal import Reason, Refusal
 from engine.journal import codec
@@ -37,6 +39,7 @@ sessions = st.builds(
     st.sampled_from(["open", "paused", "suspended"]),
     st.none() | texts,
 )
+stages = st.tuples(texts, texts, texts, st.integers(0, 1))
 BY_TYPE: dict[object, st.SearchStrategy[object]] = {
     bytes: ids,
     str: texts,
@@ -50,6 +53,9 @@ BY_TYPE: dict[object, st.SearchStrategy[object]] = {
     tuple[int, ...]: several(times),
     tuple[tuple[bytes, bytes], ...]: several(st.tuples(ids, ids)),
     tuple[tuple[str, str, int], ...]: several(st.tuples(texts, texts, times)),
+    tuple[w.Stage, ...]: several(stages),
+    tuple[w.Stage, ...] | None: st.none() | several(stages),
+    w.Heir | None: st.none() | st.tuples(texts, texts, times),
 }
 
 
@@ -67,6 +73,7 @@ answers = st.builds(
 replies = st.one_of(
     answers,
     st.builds(s.Many, several(answers)),
+    st.builds(w.Told, ids, texts, times, times, texts, times, ids, times),
     st.builds(s.Revised, times, st.none() | answers),
     st.builds(s.Waiting, ids, times, times),
     st.builds(Refusal, st.sampled_from(Reason), details),
@@ -74,7 +81,7 @@ replies = st.one_of(
 
 
 @given(events)
-def test_an_event_reads_back(event: s.Event) -> None:
+def test_an_event_reads_back(event: Event) -> None:
     assert codec.unpack_event(codec.EVENT_CODES[type(event)], codec.pack_event(event)) == event
 
 
@@ -84,7 +91,7 @@ def test_a_gateways_batch_reads_back(asks: list[codec.Ask]) -> None:
 
 
 @given(st.lists(replies, max_size=8))
-def test_a_shards_replies_read_back_in_order(told: list[s.Reply | Refusal]) -> None:
+def test_a_shards_replies_read_back_in_order(told: list[Reply | Refusal]) -> None:
     assert codec.unpack_replies(codec.pack_replies(told)) == told
 
 
@@ -122,6 +129,8 @@ EXTRA = Session(
     "D0002",
 )
 NIGHT = Session("night", "0304", "expert", "r1", 100, (PlannedSlot("1900", T, 1),))
+ON = (("examination", "", "", 0), ("visit", "D0001", "D0001", 1))
+"""What is left of a journey."""
 
 # What lies in journals out there. A line may be added; a line that is here never changes.
 GOLDEN_EVENTS = [
@@ -286,6 +295,196 @@ GOLDEN_EVENTS = [
         ("92c410000102030405060708090a0b0c0d0e0fa36d6574"),
         s.WishEnded(A, "met"),
     ),
+    (
+        21,
+        ("95c400a430333034aa323032362d31312d3234cf000001a20ada2c00cf000001a20ada2c00"),
+        w.DayOpened(b"", "0304", "2026-11-24", T, T),
+    ),
+    (
+        22,
+        (
+            "99c410000102030405060708090a0b0c0d0e0fa54430303031a57669736974a142cd01f5cd03e7a54430303031"
+            "a773746166663a31cf000001a20ada2c00"
+        ),
+        w.QueueSet(A, "D0001", "visit", "B", 501, 999, "D0001", "staff:1", T),
+    ),
+    (
+        23,
+        (
+            "98c410000102030405060708090a0b0c0d0e0fa27231a46f70656ea5443030303192a54430303031a767656e65"
+            "72616ca773746166663a31a3776879cf000001a20ada2c00"
+        ),
+        w.RoomSet(A, "r1", "open", "D0001", ("D0001", "general"), "staff:1", "why", T),
+    ),
+    (
+        23,
+        (
+            "99c410000102030405060708090a0b0c0d0e0fa27231a6636c6f736564a5443030303191a54430303031a77374"
+            "6166663a31a3696c6ccf000001a20ada2c0093a767656e6572616ca54430303032cf000001a20ada2c00"
+        ),
+        w.RoomSet(A, "r1", "closed", "D0001", ("D0001",), "staff:1", "ill", T, ("general", "D0002", T)),
+    ),
+    (
+        24,
+        (
+            "dc0013c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2fc41010111213"
+            "1415161718191a1b1c1d1e1fc410000102030405060708090a0b0c0d0e0f01a1420707cf000001a20ada2c00cf"
+            "000001a20ada2c00cf000001a20ada2c009294ab6578616d696e6174696f6ea0a00094a57669736974a5443030"
+            "3031a5443030303101a46167656402a56b696f736b28cf000001a20ada2c00a773746166663a31cf000001a20a"
+            "da2c00"
+        ),
+        w.TicketIssued(A, B, P, A, 1, "B", 7, 7, T, T, T, ON, "aged", 2, "kiosk", 40, T, "staff:1", T),
+    ),
+    (
+        24,
+        (
+            "dc0013c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2fc41010111213"
+            "1415161718191a1b1c1d1e1fc40000a14101000000009194a57669736974a54430303031a5443030303101a000"
+            "a46465736bffcf000001a20ada2c00a0cf000001a20ada2c00"
+        ),
+        w.TicketIssued(A, B, P, b"", 0, "A", 1, 0, 0, 0, 0, ON[1:], "", 0, "desk", -1, T, "", T),
+    ),
+    (
+        25,
+        ("97c400c410202122232425262728292a2b2c2d2e2fa27231a86f7264696e617279a0a0cf000001a20ada2c00"),
+        w.TicketSentToDoor(b"", B, "r1", "ordinary", "", "", T),
+    ),
+    (
+        26,
+        (
+            "98c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2fa27231a56d6f7665"
+            "64c3a773746166663a31a56661696e74cf000001a20ada2c00"
+        ),
+        w.TicketCalled(A, B, "r1", "moved", True, "staff:1", "faint", T),
+    ),
+    (
+        26,
+        (
+            "98c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2fa27231a86f726469"
+            "6e617279c2a773746166663a31a0cf000001a20ada2c00"
+        ),
+        w.TicketCalled(A, B, "r1", "ordinary", False, "staff:1", "", T),
+    ),
+    (
+        27,
+        (
+            "94c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2fa773746166663a31"
+            "cf000001a20ada2c00"
+        ),
+        w.TicketRecalled(A, B, "staff:1", T),
+    ),
+    (
+        28,
+        (
+            "94c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2fa773746166663a31"
+            "cf000001a20ada2c00"
+        ),
+        w.ServiceStarted(A, B, "staff:1", T),
+    ),
+    (
+        29,
+        (
+            "97c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2fa773746166663a31"
+            "c2cf000001a20ada2c00cf000001a20ada2c00cf000001a20ada2c00"
+        ),
+        w.TicketPassed(A, B, "staff:1", False, T, T, T),
+    ),
+    (
+        29,
+        (
+            "97c400c410202122232425262728292a2b2c2d2e2fa0c3cf000001a20ada2c00cf000001a20ada2c00cf000001"
+            "a20ada2c00"
+        ),
+        w.TicketPassed(b"", B, "", True, T, T, T),
+    ),
+    (
+        30,
+        (
+            "96c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2fcf000001a20ada2c"
+            "00a773746166663a31a472657374cf000001a20ada2c00"
+        ),
+        w.TicketParked(A, B, T, "staff:1", "rest", T),
+    ),
+    (
+        31,
+        (
+            "96c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2fa56b696f736bcf00"
+            "0001a20ada2c00a773746166663a31cf000001a20ada2c00"
+        ),
+        w.TicketReturned(A, B, "kiosk", T, "staff:1", T),
+    ),
+    (
+        32,
+        (
+            "96c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2f9294ab6578616d69"
+            "6e6174696f6ea0a00094a57669736974a54430303031a5443030303101cf000001a20ada2c00a773746166663a"
+            "31cf000001a20ada2c00"
+        ),
+        w.StageFinished(A, B, ON, T, "staff:1", T),
+    ),
+    (
+        32,
+        ("96c400c410202122232425262728292a2b2c2d2e2f90cf000001a20ada2c00a773746166663a31cf000001a20ada2c00"),
+        w.StageFinished(b"", B, (), T, "staff:1", T),
+    ),
+    (
+        33,
+        ("94c410202122232425262728292a2b2c2d2e2fa773746166663a31ab726f6f6d5f636c6f736564cf000001a20ada2c00"),
+        w.TicketReleased(B, "staff:1", "room_closed", T),
+    ),
+    (
+        34,
+        (
+            "97c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2fa767656e6572616c"
+            "a54430303032a773746166663a31a462757379cf000001a20ada2c00"
+        ),
+        w.TicketTransferred(A, B, "general", "D0002", "staff:1", "busy", T),
+    ),
+    (
+        34,
+        (
+            "98c400c410202122232425262728292a2b2c2d2e2fa767656e6572616ca0a773746166663a31a46c656674cf00"
+            "0001a20ada2c0002"
+        ),
+        w.TicketTransferred(b"", B, "general", "", "staff:1", "left", T, 2),
+    ),
+    (
+        35,
+        (
+            "96c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2f03a773746166663a"
+            "31a56661696e74cf000001a20ada2c00"
+        ),
+        w.TicketMoved(A, B, 3, "staff:1", "faint", T),
+    ),
+    (
+        36,
+        (
+            "97c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2fa46167656401a773"
+            "746166663a31a6766974616c73cf000001a20ada2c00"
+        ),
+        w.TicketClassified(A, B, "aged", 1, "staff:1", "vitals", T),
+    ),
+    (
+        37,
+        (
+            "95c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2fa773746166663a31"
+            "a4686f6d65cf000001a20ada2c00"
+        ),
+        w.TicketLeft(A, B, "staff:1", "home", T),
+    ),
+    (
+        38,
+        (
+            "95c410000102030405060708090a0b0c0d0e0fc410202122232425262728292a2b2c2d2e2fa773746166663a31"
+            "a76d697374616b65cf000001a20ada2c00"
+        ),
+        w.StepUndone(A, B, "staff:1", "mistake", T),
+    ),
+    (
+        39,
+        ("96c410000102030405060708090a0b0c0d0e0fa27231c3a773746166663a31a468656c70cf000001a20ada2c00"),
+        w.AlarmSet(A, "r1", True, "staff:1", "help", T),
+    ),
 ]
 GOLDEN_COMMANDS = [
     (
@@ -435,6 +634,254 @@ GOLDEN_COMMANDS = [
         ("s", 1, s.ConfirmAttendance(A, B)),
     ),
     (("9194a173011491c410000102030405060708090a0b0c0d0e0f"), ("s", 1, s.ReleaseUnconfirmed(A))),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234011596c410000102030405060708090a0b0c0d0e0fa7"
+            "67656e6572616ca57669736974a14101cd03e7"
+        ),
+        ("room/0304/2026-11-24", 1, w.SetQueue(A, "general", "visit", "A", 1, 999)),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234011598c410000102030405060708090a0b0c0d0e0fa5"
+            "4430303031a57669736974a142cd01f5cd03e7a54430303031a773746166663a31"
+        ),
+        ("room/0304/2026-11-24", 1, w.SetQueue(A, "D0001", "visit", "B", 501, 999, "D0001", "staff:1")),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234011693c410000102030405060708090a0b0c0d0e0fa2"
+            "723192a54430303031a767656e6572616c"
+        ),
+        ("room/0304/2026-11-24", 1, w.OpenRoom(A, "r1", ("D0001", "general"))),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234011696c410000102030405060708090a0b0c0d0e0fa2"
+            "723191a54430303031a54430303031a773746166663a3103"
+        ),
+        ("room/0304/2026-11-24", 1, w.OpenRoom(A, "r1", ("D0001",), "D0001", "staff:1", 3)),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234011795c410000102030405060708090a0b0c0d0e0fa2"
+            "7231a773746166663a31a47265737403"
+        ),
+        ("room/0304/2026-11-24", 1, w.PauseRoom(A, "r1", "staff:1", "rest", 3)),
+    ),
+    (
+        ("9194b4726f6f6d2f303330342f323032362d31312d3234011892c410000102030405060708090a0b0c0d0e0fa27231"),
+        ("room/0304/2026-11-24", 1, w.CloseRoom(A, "r1")),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234011899c410000102030405060708090a0b0c0d0e0fa2"
+            "7231a773746166663a31a3696c6c03a767656e6572616ca54430303032c3cf000001a20ada2c00"
+        ),
+        ("room/0304/2026-11-24", 1, w.CloseRoom(A, "r1", "staff:1", "ill", 3, "general", "D0002", True, T)),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d323401199ec410000102030405060708090a0b0c0d0e0fc4"
+            "10101112131415161718191a1b1c1d1e1fa56b696f736bffc410202122232425262728292a2b2c2d2e2fc41010"
+            "1112131415161718191a1b1c1d1e1fa430333034a54430303031aa323032362d31312d3234c3cf000001a20ada"
+            "2c00cf000001a20ada2c00cf000001a20ada2c0007"
+        ),
+        (
+            "room/0304/2026-11-24",
+            1,
+            w.CheckIn(A, P, "kiosk", -1, B, P, "0304", "D0001", "2026-11-24", True, T, T, T, 7),
+        ),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d32340119dc0014c410000102030405060708090a0b0c0d0e"
+            "0fc410101112131415161718191a1b1c1d1e1fac6d696e695f70726f6772616d28c41020212223242526272829"
+            "2a2b2c2d2e2fc410101112131415161718191a1b1c1d1e1fa430333034a54430303031aa323032362d31312d32"
+            "34c3cf000001a20ada2c00cf000001a20ada2c00cf000001a20ada2c000701a54430303031a461676564029294"
+            "ab6578616d696e6174696f6ea0a00094a57669736974a54430303031a5443030303101a773746166663a31"
+        ),
+        (
+            "room/0304/2026-11-24",
+            1,
+            w.CheckIn(
+                A,
+                P,
+                "mini_program",
+                40,
+                B,
+                P,
+                "0304",
+                "D0001",
+                "2026-11-24",
+                True,
+                T,
+                T,
+                T,
+                7,
+                1,
+                "D0001",
+                "aged",
+                2,
+                ON,
+                "staff:1",
+            ),
+        ),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234011a94c410000102030405060708090a0b0c0d0e0fc4"
+            "10101112131415161718191a1b1c1d1e1fa46465736ba767656e6572616c"
+        ),
+        ("room/0304/2026-11-24", 1, w.TakeNumber(A, P, "desk", "general")),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234011a9cc410000102030405060708090a0b0c0d0e0fc4"
+            "10101112131415161718191a1b1c1d1e1fac6d696e695f70726f6772616da767656e6572616c28a54430303031"
+            "cf000001a20ada2c0001a461676564029294ab6578616d696e6174696f6ea0a00094a57669736974a544303030"
+            "31a5443030303101a773746166663a31"
+        ),
+        (
+            "room/0304/2026-11-24",
+            1,
+            w.TakeNumber(A, P, "mini_program", "general", 40, "D0001", T, 1, "aged", 2, ON, "staff:1"),
+        ),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234011b93c410000102030405060708090a0b0c0d0e0fa2"
+            "7231a773746166663a31"
+        ),
+        ("room/0304/2026-11-24", 1, w.CallNext(A, "r1", "staff:1")),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234011b95c410000102030405060708090a0b0c0d0e0fa2"
+            "7231a773746166663a3103c2"
+        ),
+        ("room/0304/2026-11-24", 1, w.CallNext(A, "r1", "staff:1", 3, False)),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234011c94c410000102030405060708090a0b0c0d0e0fa2"
+            "7231c410202122232425262728292a2b2c2d2e2fa773746166663a31"
+        ),
+        ("room/0304/2026-11-24", 1, w.CallTicket(A, "r1", B, "staff:1")),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234011c96c410000102030405060708090a0b0c0d0e0fa2"
+            "7231c410202122232425262728292a2b2c2d2e2fa773746166663a31a56661696e7403"
+        ),
+        ("room/0304/2026-11-24", 1, w.CallTicket(A, "r1", B, "staff:1", "faint", 3)),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234011d94c410000102030405060708090a0b0c0d0e0fc4"
+            "10202122232425262728292a2b2c2d2e2fa773746166663a3103"
+        ),
+        ("room/0304/2026-11-24", 1, w.Recall(A, B, "staff:1", 3)),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234011e94c410000102030405060708090a0b0c0d0e0fc4"
+            "10202122232425262728292a2b2c2d2e2fa773746166663a3103"
+        ),
+        ("room/0304/2026-11-24", 1, w.StartService(A, B, "staff:1", 3)),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234011f94c410000102030405060708090a0b0c0d0e0fc4"
+            "10202122232425262728292a2b2c2d2e2fa773746166663a3103"
+        ),
+        ("room/0304/2026-11-24", 1, w.PassTicket(A, B, "staff:1", 3)),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234012096c410000102030405060708090a0b0c0d0e0fc4"
+            "10202122232425262728292a2b2c2d2e2fa773746166663a31a472657374cf000001a20ada2c0003"
+        ),
+        ("room/0304/2026-11-24", 1, w.ParkTicket(A, B, "staff:1", "rest", T, 3)),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234012195c410000102030405060708090a0b0c0d0e0fc4"
+            "10202122232425262728292a2b2c2d2e2fac6d696e695f70726f6772616d28a773746166663a31"
+        ),
+        ("room/0304/2026-11-24", 1, w.ReturnTicket(A, B, "mini_program", 40, "staff:1")),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234012293c410000102030405060708090a0b0c0d0e0fc4"
+            "10202122232425262728292a2b2c2d2e2fa773746166663a31"
+        ),
+        ("room/0304/2026-11-24", 1, w.FinishTicket(A, B, "staff:1")),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234012295c410000102030405060708090a0b0c0d0e0fc4"
+            "10202122232425262728292a2b2c2d2e2fa773746166663a319294ab6578616d696e6174696f6ea0a00094a576"
+            "69736974a54430303031a544303030310103"
+        ),
+        ("room/0304/2026-11-24", 1, w.FinishTicket(A, B, "staff:1", ON, 3)),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234012397c410000102030405060708090a0b0c0d0e0fc4"
+            "10202122232425262728292a2b2c2d2e2fa767656e6572616ca773746166663a31a462757379a5443030303203"
+        ),
+        ("room/0304/2026-11-24", 1, w.TransferTicket(A, B, "general", "staff:1", "busy", "D0002", 3)),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234012496c410000102030405060708090a0b0c0d0e0fc4"
+            "10202122232425262728292a2b2c2d2e2f03a773746166663a31a56661696e7403"
+        ),
+        ("room/0304/2026-11-24", 1, w.MoveTicket(A, B, 3, "staff:1", "faint", 3)),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234012597c410000102030405060708090a0b0c0d0e0fc4"
+            "10202122232425262728292a2b2c2d2e2fa46167656401a773746166663a31a6766974616c7303"
+        ),
+        ("room/0304/2026-11-24", 1, w.ClassifyTicket(A, B, "aged", 1, "staff:1", "vitals", 3)),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234012696c410000102030405060708090a0b0c0d0e0fc4"
+            "10202122232425262728292a2b2c2d2e2fa27231a773746166663a31aa776865656c636861697203"
+        ),
+        ("room/0304/2026-11-24", 1, w.SendToDoor(A, B, "r1", "staff:1", "wheelchair", 3)),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234012795c410000102030405060708090a0b0c0d0e0fc4"
+            "10202122232425262728292a2b2c2d2e2fa773746166663a31a4686f6d6503"
+        ),
+        ("room/0304/2026-11-24", 1, w.LeaveTicket(A, B, "staff:1", "home", 3)),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234012895c410000102030405060708090a0b0c0d0e0fc4"
+            "10202122232425262728292a2b2c2d2e2f03a773746166663a31a76d697374616b65"
+        ),
+        ("room/0304/2026-11-24", 1, w.UndoStep(A, B, 3, "staff:1", "mistake")),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234012993c410000102030405060708090a0b0c0d0e0fa2"
+            "7231a773746166663a31"
+        ),
+        ("room/0304/2026-11-24", 1, w.SoundAlarm(A, "r1", "staff:1")),
+    ),
+    (
+        (
+            "9194b4726f6f6d2f303330342f323032362d31312d3234012995c410000102030405060708090a0b0c0d0e0fa2"
+            "7231a773746166663a31c2a46f766572"
+        ),
+        ("room/0304/2026-11-24", 1, w.SoundAlarm(A, "r1", "staff:1", False, "over")),
+    ),
 ]
 GOLDEN_REPLIES = [
     (
@@ -452,11 +899,19 @@ GOLDEN_REPLIES = [
         s.Revised(7, s.Answer(A, "0800", 3, T, 2)),
     ),
     (("91920493c410000102030405060708090a0b0c0d0e0f0102"), s.Waiting(A, 1, 2)),
+    (
+        (
+            "91920598c410202122232425262728292a2b2c2d2e2fa4423030370302a2723104c41010111213141516171819"
+            "1a1b1c1d1e1f15"
+        ),
+        w.Told(B, "B007", 3, 2, "r1", 4, P, 21),
+    ),
+    (("91920590"), w.Told()),
 ]
 
 
 @pytest.mark.parametrize(("code", "data", "event"), GOLDEN_EVENTS)
-def test_the_bytes_of_each_event_are_pinned(code: int, data: str, event: s.Event) -> None:
+def test_the_bytes_of_each_event_are_pinned(code: int, data: str, event: Event) -> None:
     assert codec.EVENT_CODES[type(event)] == code
     assert codec.pack_event(event).hex() == data
     assert codec.unpack_event(code, bytes.fromhex(data)) == event
@@ -464,7 +919,7 @@ def test_the_bytes_of_each_event_are_pinned(code: int, data: str, event: s.Event
 
 def test_every_event_has_a_pinned_line_and_a_code_of_its_own() -> None:
     assert {type(event) for _, _, event in GOLDEN_EVENTS} == set(codec.EVENT_CODES)
-    assert set(codec.EVENT_CODES) == set(s.Event.__args__)
+    assert set(codec.EVENT_CODES) == set(Event.__args__)
     assert len(set(codec.EVENT_CODES.values())) == len(codec.EVENT_CODES)
 
 
@@ -476,10 +931,10 @@ def test_the_bytes_of_each_command_are_pinned(data: str, ask: codec.Ask) -> None
 
 
 @pytest.mark.parametrize(("data", "reply"), GOLDEN_REPLIES)
-def test_the_bytes_of_each_reply_are_pinned(data: str, reply: s.Reply | Refusal) -> None:
+def test_the_bytes_of_each_reply_are_pinned(data: str, reply: Reply | Refusal) -> None:
     assert codec.pack_replies([reply]).hex() == data
     assert codec.unpack_replies(bytes.fromhex(data)) == [reply]
-    assert {type(told) for _, told in GOLDEN_REPLIES} == {*s.Reply.__args__, Refusal}
+    assert {type(told) for _, told in GOLDEN_REPLIES} == {*Reply.__args__, Refusal}
 
 
 @pytest.mark.parametrize("kind", [*codec.EVENT_CODES, *codec.COMMAND_CODES])

@@ -30,7 +30,6 @@ WRONG = Facts(
     delegated_until=NOW,
     birth_date=date(2010, 11, 25),
     sex="male",
-    blocked_until=NOW + 1,
     block=BLOCK,
     active_appointments=3,
     day_appointments=2,
@@ -44,7 +43,6 @@ MENDED = [
     ("is_of_account", True),
     ("delegated_until", NOW + 1),
     ("key_used_elsewhere", False),
-    ("blocked_until", NOW),
     ("block", replace(BLOCK, until=NOW)),
     ("department_day_owner", None),
     ("time_owner", None),
@@ -59,7 +57,6 @@ EXPECTED: list[Refusal | None] = [
     Refusal(Reason.NOT_ELIGIBLE, {"rule": "patient_of_another_account"}),
     Refusal(Reason.NOT_ELIGIBLE, {"rule": "delegation_expired", "until": NOW}),
     Refusal(Reason.KEY_REUSED),
-    Refusal(Reason.NOT_ELIGIBLE, {"rule": "blocked", "until": NOW + 1}),
     Refusal(
         Reason.NOT_ELIGIBLE,
         {"rule": "three_in_a_year", "offence": "no_show", "until": NOW + 1, "penalty_id": "bb" * 16},

@@ -25,21 +25,39 @@ from web.errors import Problem, expect, language_of, problems, refused
 from web.faults import INVALID, PENALTIES, RULES, TABLE, WISHES, Fault, Row, Text
 
 MEMBERS = {
+    "again_at",
+    "at_most",
+    "calls",
     "clock",
+    "day",
+    "department_id",
     "end",
     "found",
+    "from",
     "key",
+    "last",
     "limit",
+    "metres",
+    "number",
     "number_class",
+    "passed_at",
     "practitioner_id",
+    "queue_id",
     "request_id",
     "request_status",
+    "retry_after",
     "revision",
     "room",
+    "room_id",
     "schedule_id",
     "sold",
     "start",
+    "ticket_status",
+    "times",
     "unfit",
+    "until",
+    "version",
+    "waiting",
 }
 
 
@@ -150,7 +168,7 @@ def test_a_rule_has_its_own_words() -> None:
 def test_a_penalty_speaks_of_its_offence_whatever_the_hospital_called_the_rule() -> None:
     assert set(PENALTIES) == set(Offence)
     detail: dict[str, str | int | None] = {
-        "rule": "blocked",  # also a name that a hospital may choose
+        "rule": "delegation_expired",  # also a name that a hospital may choose
         "offence": "dropped_hold",
         "until": 1_800_000_000_000,
         "penalty_id": UUID(int=7).bytes.hex(),
@@ -158,8 +176,8 @@ def test_a_penalty_speaks_of_its_offence_whatever_the_hospital_called_the_rule()
     problem = refused(Refusal(Reason.NOT_ELIGIBLE, detail))
     assert problem.members["penalty_id"] == str(UUID(int=7))
     chinese = str(problem.body("zh")["detail"])
-    assert "占号不付" in chinese and "「blocked」" in chinese
-    assert 'rule "blocked"' in str(problem.body("en")["detail"])
+    assert "占号不付" in chinese and "「delegation_expired」" in chinese
+    assert 'rule "delegation_expired"' in str(problem.body("en")["detail"])
 
 
 def application() -> web.Application:
@@ -170,8 +188,10 @@ def application() -> web.Application:
         match request.match_info["what"]:
             case "busy":
                 raise refused(Refusal(Reason.BUSY))
-            case "blocked":
-                raise refused(Refusal(Reason.NOT_ELIGIBLE, {"rule": "blocked", "until": 1_800_000_000_000}))
+            case "ended":
+                raise refused(
+                    Refusal(Reason.NOT_ELIGIBLE, {"rule": "delegation_expired", "until": 1_800_000_000_000})
+                )
             case "bug":
                 raise RuntimeError("secret detail")
             case "database":
@@ -235,10 +255,19 @@ async def test_whatever_is_raised(
 
 
 async def test_until_is_told_in_the_hospitals_zone(client: TestClient[web.Request, web.Application]) -> None:
-    async with client.get("/blocked") as response:
+    async with client.get("/ended") as response:
         until = (await response.json())["until"]
         assert until == "2027-01-15T16:00:00+08:00"
         assert datetime.fromisoformat(until).timestamp() == 1_800_000_000
+
+
+def test_times_in_words_are_as_on_the_clock_of_the_hospital() -> None:
+    detail: dict[str, str | int | None] = {"from": 1_800_000_000_000, "again_at": 1_800_000_007_000}
+    problem = refused(Refusal(Reason.CHECK_IN_TOO_EARLY, detail))
+    said = problem.body("en", ZoneInfo("Asia/Shanghai"))
+    assert said["detail"] == "Check-in opens at 2027-01-15 16:00."
+    said = refused(Refusal(Reason.TOO_SOON, detail)).body("zh", ZoneInfo("Asia/Shanghai"))
+    assert "2027-01-15 16:00:07" in str(said["detail"])
 
 
 async def test_a_bug_is_logged_under_the_id_that_is_told(

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from engine.domain.calendar import Holiday, SessionOverride, SessionTemplate
+from engine.domain.places import Place, metres_between
+from engine.records.catalog import Campus
 from engine.records.hospital_file import read_hospital
 from engine.records.hospital_rules import FileError, ImportRefused
 
@@ -71,7 +73,7 @@ def errors_of(folder: Path, files: dict[str, str | bytes | None]) -> tuple[FileE
 def test_a_good_hospital(tmp_path: Path) -> None:
     files = read_hospital(write(tmp_path, {}))
     assert (files.hospital.name, files.hospital.timezone) == ("小医院", "Asia/Shanghai")
-    assert files.campuses == ("本部",)
+    assert files.campuses == (Campus("本部", position=1),)
     assert [(c.id, c.fee_fen) for c in files.number_classes] == [("ordinary", 1500), ("emergency", 2000)]
     assert files.holidays[1] == Holiday(date(2026, 10, 10), "调休", 3)
     assert [(d.id, d.parent_id, d.position) for d in files.departments] == [
@@ -97,6 +99,14 @@ def test_the_path_may_be_the_yaml_file_and_files_may_have_a_bom_and_windows_line
     assert read_hospital(folder).practitioners[1].name == "李二"
 
 
+def test_a_campus_may_say_where_it_is(tmp_path: Path) -> None:
+    text = GOOD["hospital.yaml"].replace("- 本部", "- {name: 本部, latitude: 39.9042, longitude: -116.40739}")
+    (campus,) = read_hospital(write(tmp_path, {"hospital.yaml": text})).campuses
+    assert campus == Campus("本部", 39.9042, -116.40739, 1)
+    assert campus.place == Place(39.9042, -116.40739)
+    assert Campus("本部").place is None
+
+
 def test_optional_columns_may_be_missing_and_come_in_any_order(tmp_path: Path) -> None:
     rooms = "department_id,id,name\n\n0304,R1,201诊室\n"
     departments = "campus,name,id,parent_id\n本部,心血管内科,0304,\n本部,妇科,0501,\n"
@@ -118,6 +128,21 @@ WRONG = [
     ("hospital.yaml", "Asia/Shanghai", "../../etc/passwd", 2, "unknown: use an IANA name"),
     ("hospital.yaml", "  - 本部", "  - 本部\n  - 本部", 5, "campus '本部' is already on line 4"),
     ("hospital.yaml", "\n  - 本部", " [本部, 本部]", 3, "campus '本部' is already on line 3"),
+    ("hospital.yaml", "- 本部", "- {name: 本部, latitude: 39.9042}", 4, "give both or none"),
+    ("hospital.yaml", "- 本部", "- {latitude: 39.9042, longitude: 116.4074}", 4, "missing key 'name'"),
+    ("hospital.yaml", "- 本部", "- {name: 本部, latitude: 39.9, longitude: 116.4074}", 4, "4 to 8 decimals"),
+    (
+        "hospital.yaml",
+        "- 本部",
+        "- {name: 本部, latitude: 116.4074, longitude: 39.9042}",
+        4,
+        "from -90 to 90",
+    ),
+    ("hospital.yaml", "- 本部", "- {name: 本部, latitude: 39.9042, longitude: 196.4074}", 4, "from -180"),
+    ("hospital.yaml", "- 本部", "- {name: 本部, latitude: , longitude: 116.4074}", 4, "latitude is ''"),
+    ("hospital.yaml", "- 本部", "- {name: 本部, latitude: [1], longitude: 116.4074}", 4, "a plain value"),
+    ("hospital.yaml", "- 本部", "- {name: 本部, lat: 39.9042, lon: 116.4074}", 4, "unknown key 'lat'"),
+    ("hospital.yaml", "- 本部", "- 本部\n  - {name: 本部}", 5, "campus '本部' is already on line 4"),
     ("hospital.yaml", "id: ordinary", "id: 普通", 6, "must be 1 to 32 letters"),
     ("hospital.yaml", "id: emergency", "id: ordinary", 7, "number class 'ordinary' is already on line 6"),
     ("hospital.yaml", "fee_fen: 1500", "fee_fen: -1", 6, "fee_fen is '-1'"),
@@ -276,7 +301,9 @@ def test_the_demo_hospital() -> None:
     assert len({p.name for p in files.practitioners}) == len(files.practitioners)
     sessions = [sum(t.practitioner_id == p.id for t in files.templates) for p in files.practitioners]
     assert 2 <= min(sessions) <= max(sessions) <= 6
-    assert len(files.campuses) == 2
+    first, second = (campus.place for campus in files.campuses)
+    assert first is not None and second is not None
+    assert 2_000 < metres_between(first, second) < 20_000
     children = [d for d in files.departments if (d.parent_id or d.id) == "07"]
     assert {d.age_max for d in children} == {14}
     assert {d.sex for d in files.departments if d.id in ("0501", "0502")} == {"female"}

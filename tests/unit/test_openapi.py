@@ -117,6 +117,12 @@ async def anybody_here(request: web.Request) -> Echo:
     return Echo("staff")
 
 
+@small.route("GET", "/either", zh="两者", security="either", roles=("desk",))
+async def either(request: web.Request, *, who: bytes | Staff) -> Echo:
+    """Of patients, and of the desk."""
+    return Echo(who.username if isinstance(who, Staff) else who.hex())
+
+
 @small.route("GET", "/ready", zh="现成", security=None, answer=Echo)
 async def ready(request: web.Request) -> bytes:
     """JSON that lay ready."""
@@ -182,6 +188,7 @@ def test_the_document_says_what_the_layer_does() -> None:
         "413": ["body_too_large"],
         "415": ["unsupported_media_type"],
         "422": ["invalid_body"],
+        "429": ["too_many_requests"],
         "500": ["internal"],
     }
     assert "号源已满 / The slot is full" in post["responses"]["409"]["description"]
@@ -242,8 +249,12 @@ def test_mistakes_show_when_they_are_declared() -> None:
 
     async def elsewhere(request: web.Request, *, path: IdPath) -> None: ...
 
+    async def whoever(request: web.Request, *, who: bytes | Staff) -> None: ...
+
     with pytest.raises(TypeError, match="cookie"):
         wrong.route("GET", "/", zh="错")(unknown)
+    with pytest.raises(TypeError, match="security is bearer"):
+        wrong.route("GET", "/", zh="错")(whoever)
     with pytest.raises(TypeError, match="needs no token"):
         wrong.route("GET", "/", zh="错", security=None)(anonymous)
     with pytest.raises(TypeError, match="different things"):
@@ -561,6 +572,16 @@ async def test_a_role_opens_what_names_it(client: Client) -> None:
     status, told = await get(client, "/desk", **bearer(DOCTOR))
     assert (status, told["code"], told["roles"]) == (403, "forbidden", ["desk", "manager"])
     assert (await get(client, "/staff", **bearer(DOCTOR)))[0] == 200
+
+
+async def test_what_is_for_either_tells_them_apart(client: Client) -> None:
+    assert (await get(client, "/either", **BEARER))[1]["text"] == ACCOUNT.hex()
+    assert (await get(client, "/either", **bearer(DESK)))[1]["text"] == "desk"
+    status, told = await get(client, "/either", **bearer(DOCTOR))
+    assert (status, told["code"], told["roles"]) == (403, "forbidden", ["desk"])
+    assert (await get(client, "/either"))[1]["code"] == "unauthenticated"
+    declared = small.document["paths"]["/either"]["get"]
+    assert declared["security"] == [{"bearer": []}, {"staff": []}]
 
 
 async def test_patients_and_strangers_are_not_staff(client: Client) -> None:

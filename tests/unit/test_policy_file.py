@@ -1,5 +1,6 @@
 """policy.yaml: what is right is merged level by level, what is wrong is told with line, column and path."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,9 @@ from engine.domain.policy import (
 from engine.records.hospital_rules import FileError
 from engine.records.policy_file import Known, PolicyRefused, read_policy
 
-DEMO = Path(__file__).parents[2] / "web" / "demo" / "hospital" / "policy.yaml"
+ROOT = Path(__file__).parents[2]
+DEMO = ROOT / "web" / "demo" / "hospital" / "policy.yaml"
+DOCUMENTATION = ROOT / "docs" / "POLICY.md"
 KNOWN = Known({"03": False, "0304": True, "0501": True}, ("ordinary", "expert", "special"))
 
 GOOD = """\
@@ -185,6 +188,13 @@ def test_the_demo_is_right_and_open_by_default() -> None:
     assert policy.terms_of("0304", "special").pools
 
 
+def test_the_examples_of_the_documentation_are_right() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", DOCUMENTATION.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) >= 4
+    for block in blocks:
+        assert read_policy(block, Policy()) != Policy()
+
+
 # One wrong thing each: (what is replaced, by what, line, column, words of the reason).
 WRONG = [
     ("wishes_max: 2", "wishes: 2", 4, 1, "wishes: unknown key: known are active_appointments_max"),
@@ -303,7 +313,18 @@ def test_what_is_hardly_yaml(text: str, line: int, reason: str) -> None:
     assert error.line == line
 
 
-KEYS = ("defaults", "classes", "departments", "conduct", "openings", "pools", "returned", "waitlist", "hold")
+KEYS = (
+    "waiting",
+    "defaults",
+    "classes",
+    "departments",
+    "conduct",
+    "openings",
+    "pools",
+    "returned",
+    "waitlist",
+    "hold",
+)
 WORDS = st.sampled_from(["x", "1", "0304", "expert", "7d", "everybody", "random", *KEYS])
 TREES = st.recursive(
     WORDS,

@@ -469,7 +469,7 @@ async def test_a_token_comes_in_the_header_or_in_a_message(served: Served) -> No
 async def test_beyond_the_bound_nobody_connects_and_the_place_of_who_leaves_is_free(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(web.stream, "CONNECTIONS_MAX", 1)
+    monkeypatch.setattr(served.stream, "_connections_max", 1)
     socket = await served.connect()
     with pytest.raises(WSServerHandshakeError) as refused:
         await served.connect()

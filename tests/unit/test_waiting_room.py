@@ -7,7 +7,8 @@ import pytest
 
 from engine.domain import waiting_room as w
 from engine.domain.queue_order import Across, Interval, LeaveRule, OrderRules, PriorityClass, Rules, Why
-from engine.domain.waiting_room import Reason, Refusal, Status
+from engine.domain.refusal import Reason, Refusal
+from engine.domain.waiting_room import Status
 
 EIGHT = 1_800_000_000_000
 MINUTE = 60_000
@@ -146,8 +147,8 @@ def test_guards_of_check_in(day: Day) -> None:
         (Reason.ALREADY_CHECKED_IN, check_in("known", command="again", distance_m=-1)),
         (Reason.PLACE_UNKNOWN, check_in("ann", distance_m=-1, starts=EIGHT + 90 * MINUTE)),
         (Reason.TOO_FAR, check_in("ann", distance_m=301, starts=EIGHT + 90 * MINUTE)),
-        (Reason.TOO_EARLY, check_in("ann", starts=EIGHT + 60 * MINUTE + 1, session_ends_at=1)),
-        (Reason.TOO_LATE, check_in("ann", session_ends_at=NOW)),
+        (Reason.CHECK_IN_TOO_EARLY, check_in("ann", starts=EIGHT + 60 * MINUTE + 1, session_ends_at=1)),
+        (Reason.CHECK_IN_TOO_LATE, check_in("ann", session_ends_at=NOW)),
         (Reason.PATIENT_WAITS_ALREADY, check_in("waits", appointment_id=i("other"), command="again")),
         (Reason.NO_SUCH_QUEUE, check_in("ann", queue_id="nowhere", priority="king")),
         (Reason.UNKNOWN_PRIORITY, check_in("ann", priority="king", stages=(("x", "nowhere", "", 0),))),
@@ -172,7 +173,7 @@ def test_a_retry_finds_its_first_answer_and_another_command_is_told_that_it_is_h
 
 def test_too_late_but_the_desk_lets_him_in(day: Day) -> None:
     day.now = EIGHT + 240 * MINUTE
-    assert day.refused(check_in("ann", where="kiosk")) == Reason.TOO_LATE
+    assert day.refused(check_in("ann", where="kiosk")) == Reason.CHECK_IN_TOO_LATE
     assert not isinstance(day.run(check_in("ann", where="desk")), Refusal)
 
 
@@ -221,9 +222,9 @@ def test_guards_of_rooms(day: Day) -> None:
     assert day.refused(w.PauseRoom(day.id(), "r1", expected=version + 1)) == Reason.STALE_VERSION
     assert day.refused(w.OpenRoom(day.id(), "r3", ())) == Reason.NO_SUCH_QUEUE
     assert day.refused(w.OpenRoom(day.id(), "r3", ("nowhere",))) == Reason.NO_SUCH_QUEUE
-    assert day.refused(w.OpenRoom(day.id(), "r1", ("own",), "D3")) == Reason.ROOM_TAKEN
+    assert day.refused(w.OpenRoom(day.id(), "r1", ("own",), "D3")) == Reason.ROOM_IN_USE
     assert day.refused(w.OpenRoom(day.id(), "r3", ("own",), "D1")) == Reason.PRACTITIONER_ELSEWHERE
-    assert day.refused(w.PauseRoom(day.id(), "r3")) == Reason.NO_SUCH_ROOM
+    assert day.refused(w.PauseRoom(day.id(), "r3")) == Reason.ROOM_NOT_OPEN
     day.told(w.PauseRoom(day.id(), "r1", "D1", "lunch", version))
     assert day.refused(w.PauseRoom(day.id(), "r1")) == Reason.ROOM_NOT_OPEN
     assert day.refused(w.CallNext(day.id(), "r1", "nurse")) == Reason.ROOM_NOT_OPEN
@@ -323,7 +324,7 @@ def test_who_is_away_comes_back_to_somebody_who_is_there(day: Day) -> None:
 
 
 def test_guards_of_call_next(day: Day) -> None:
-    assert day.refused(w.CallNext(day.id(), "r9", "nurse")) == Reason.NO_SUCH_ROOM
+    assert day.refused(w.CallNext(day.id(), "r9", "nurse")) == Reason.ROOM_NOT_OPEN
     assert day.refused(w.CallNext(day.id(), "r1", "nurse", expected=9)) == Reason.STALE_VERSION
     assert day.refused(w.CallNext(day.id(), "r1", "nurse")) == Reason.NOBODY_WAITS
     ann = day.come("ann")
@@ -368,7 +369,7 @@ def test_a_console_that_lost_its_network_gets_its_first_answer(day: Day) -> None
 def test_call_one_out_of_turn_needs_a_reason(day: Day) -> None:
     ann, bob = day.come("ann"), day.come("bob", 2)
     common = day.come("cy", 3, practitioner_id="D2")
-    assert day.refused(w.CallTicket(day.id(), "r9", bob, "D1")) == Reason.NO_SUCH_ROOM
+    assert day.refused(w.CallTicket(day.id(), "r9", bob, "D1")) == Reason.ROOM_NOT_OPEN
     assert day.refused(w.CallTicket(day.id(), "r1", i("x"), "D1")) == Reason.NO_SUCH_TICKET
     assert day.refused(w.CallTicket(day.id(), "r1", bob, "D1", expected=2)) == Reason.STALE_VERSION
     assert day.refused(w.CallTicket(day.id(), "r2", bob, "D1", "x")) == Reason.NOT_SERVED_HERE
@@ -503,12 +504,12 @@ def test_guards_of_tickets(day: Day) -> None:
         (Reason.REASON_NEEDED, w.ClassifyTicket(day.id(), ann, "king", 0, "n", "")),
         (Reason.REASON_NEEDED, w.SendToDoor(day.id(), ann, "r9", "n", "")),
         (Reason.REASON_NEEDED, w.LeaveTicket(day.id(), ann, "n", "")),
-        (Reason.TOO_LATE, w.ParkTicket(day.id(), ann, "n", "x", NOW)),
+        (Reason.IN_THE_PAST, w.ParkTicket(day.id(), ann, "n", "x", NOW)),
         (Reason.NO_SUCH_QUEUE, w.TransferTicket(day.id(), ann, "nowhere", "n", "x")),
         (Reason.TOO_LARGE, w.MoveTicket(day.id(), ann, -1, "n", "x")),
         (Reason.TOO_LARGE, w.MoveTicket(day.id(), ann, 1000, "n", "x")),
         (Reason.UNKNOWN_PRIORITY, w.ClassifyTicket(day.id(), ann, "king", 0, "n", "x")),
-        (Reason.NO_SUCH_ROOM, w.SendToDoor(day.id(), ann, "r9", "n", "x")),
+        (Reason.ROOM_NOT_OPEN, w.SendToDoor(day.id(), ann, "r9", "n", "x")),
         (Reason.NOT_SERVED_HERE, w.SendToDoor(day.id(), ann, "r2", "n", "x")),
         (Reason.STALE_VERSION, w.UndoStep(day.id(), ann, -1, "n", "x")),
         (Reason.NOTHING_TO_UNDO, w.UndoStep(day.id(), ann, 1, "n", "x")),
@@ -636,7 +637,7 @@ def test_undo_into_a_closed_room_or_a_second_place(day: Day) -> None:
 
 
 def test_the_alarm(day: Day) -> None:
-    assert day.refused(w.SoundAlarm(day.id(), "r9", "D1")) == Reason.NO_SUCH_ROOM
+    assert day.refused(w.SoundAlarm(day.id(), "r9", "D1")) == Reason.ROOM_NOT_OPEN
     day.told(w.SoundAlarm(day.id(), "r1", "D1", note="violent"))
     assert day.room.rooms["r1"].alarm_since == day.now
     day.told(w.SoundAlarm(day.id(), "r1", "guard", on=False))
@@ -713,7 +714,7 @@ def test_decide_changes_nothing_and_replay_is_the_state(day: Day) -> None:
 
 
 def test_commands_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(w, "COMMANDS_REMEMBERED", 3)
+    monkeypatch.setattr(w, "ROOM_COMMANDS_REMEMBERED", 3)
     day = opened()
     assert len(day.room.commands) == 3
 

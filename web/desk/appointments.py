@@ -8,6 +8,7 @@ from typing import Final
 from aiohttp import web
 
 from engine.domain import schedule as s
+from engine.domain.by import by_staff
 from engine.domain.ids import ScheduleKey, appointment_id, derived
 from engine.domain.limits import ANSWER_MS_MAX
 from engine.domain.refusal import Reason
@@ -100,7 +101,7 @@ async def register_at_desk(
             )
         )
     number = appointment_id(staff.id, idempotency_key)
-    by = by_of(staff)
+    by = by_staff(staff.id)
     command = s.HoldSeat(
         number,
         slot.clock,
@@ -143,7 +144,7 @@ async def record_attendance(
 ) -> ChangedAnswer:
     """Says that somebody arrived, was seen, did not come, or takes that back."""
     found = await _managed(request.app, path.id.bytes, staff)
-    command = s.RecordAttendance(found.id, STATUSES[body.status], by_of(staff))
+    command = s.RecordAttendance(found.id, STATUSES[body.status], by_staff(staff.id))
     return await _changed(request.app, found, command)
 
 
@@ -161,7 +162,7 @@ async def cancel_at_desk(
 ) -> ChangedAnswer:
     """Gives a number back for somebody, also after the time to do so by oneself. A reason is asked for."""
     found = await _managed(request.app, path.id.bytes, staff)
-    command = s.CancelAppointment(found.id, found.account_id, by_of(staff), body.note)
+    command = s.CancelAppointment(found.id, found.account_id, by_staff(staff.id), body.note)
     return await _changed(request.app, found, command)
 
 
@@ -205,16 +206,11 @@ async def reschedule_at_desk(
             new,
             slot.session.department_id,
             slot.starts_at,
-            by_of(staff),
+            by_staff(staff.id),
             int(staff.channel),
         )
     )
     return ChangedAnswer(uuid(new), WORDS[answer.status], answer.number, body.slot_id)
-
-
-def by_of(staff: Staff) -> str:
-    """Who did it, as the journal says it."""
-    return f"staff:{staff.id.hex()}"
 
 
 async def _managed(app: web.Application, wanted: bytes, staff: Staff) -> AppointmentRecord:

@@ -6,11 +6,11 @@ from typing import Any, Final
 from aiohttp import web
 from pydantic import TypeAdapter
 
+from engine.domain.by import by_staff
 from engine.domain.refusal import Reason
 from engine.records import change_requests as records
 from engine.records.change_requests import ChangeRequest, RequestStatus
 from engine.records.staff import Role
-from engine.views.history import STAFF_PREFIX
 from web import keys
 from web.auth import Staff, may_manage
 from web.desk import templates
@@ -135,7 +135,7 @@ async def _carry_out(app: web.Application, found: ChangeRequest, staff: Staff, r
         else:
             change = _CHANGE.validate_python(new.body, strict=False)
             day = await read_day(app, new.target)
-            await carry_out(app, day, change, new.id, f"{STAFF_PREFIX}{new.asked_by.hex()}")
+            await carry_out(app, day, change, new.id, by_staff(new.asked_by))
     except Problem as problem:
         if problem.code not in (Fault.OUTCOME_UNKNOWN, Fault.DATABASE_DOWN):
             async with app[keys.POOL].acquire() as connection:

@@ -7,10 +7,11 @@ from uuid import UUID
 
 from aiohttp import web
 
+from engine.domain.by import staff_id_of
 from engine.domain.refusal import Reason
 from engine.records.change_requests import RequestStatus, requests
 from engine.records.day_people import staff_names
-from engine.views.history import SELF, STAFF_PREFIX, WORDS, Line, history
+from engine.views.history import SELF, WORDS, Line, history
 from web import keys
 from web.auth import Staff
 from web.desk.commands import session_command_id
@@ -62,11 +63,7 @@ async def read_schedule_history(
 
 
 def staff_of(lines: Sequence[Line]) -> set[bytes]:
-    return {
-        bytes.fromhex(line.by.removeprefix(STAFF_PREFIX))
-        for line in lines
-        if line.by.startswith(STAFF_PREFIX)
-    }
+    return {staff_id for line in lines if (staff_id := staff_id_of(line.by)) is not None}
 
 
 def line_answer(
@@ -81,9 +78,9 @@ def line_answer(
     name = None
     if line.by == SELF:
         by = "self"
-    elif line.by.startswith(STAFF_PREFIX):
+    elif (staff_id := staff_id_of(line.by)) is not None:
         by = "staff"
-        name = (names or {}).get(bytes.fromhex(line.by.removeprefix(STAFF_PREFIX)))
+        name = (names or {}).get(staff_id)
     details = {name: str(UUID(told)) if name in _IDS else told for name, told in line.details.items()}
     chinese, english = WORDS[line.what]
     text = (chinese if language == "zh" else english).format_map(_Details(line.details)).strip()

@@ -5,6 +5,7 @@ from typing import Final
 
 from aiohttp import web
 
+from engine.domain.by import by_staff
 from engine.domain.ids import derived
 from engine.domain.limits import SLOT_MS
 from engine.domain.refusal import Reason
@@ -13,7 +14,6 @@ from engine.views.preview import Affected, Preview, SlotChange, preview
 from web import keys
 from web.auth import Staff
 from web.desk import schedule_bodies as bodies
-from web.desk.appointments import by_of
 from web.desk.commands import commands_of, departments_of, word_of
 from web.desk.day import READING, Day, must_manage, read_day
 from web.desk.schedules import masked, now_ms, refused_by_name, role_needed, time_of
@@ -48,7 +48,7 @@ async def preview_change(
     language = language_of(request.headers.get("Accept-Language"))
     role = role_needed(app, staff, word_of(body))
     try:
-        commands = await commands_of(app, day, body, derived(b"preview", staff.id), by_of(staff))
+        commands = await commands_of(app, day, body, derived(b"preview", staff.id), by_staff(staff.id))
     except Problem as problem:
         return _answer(body.command, Preview(day.state.revision, None), role, refusal=problem.body(language))
     found = preview(day.state, commands, now_ms(), app[keys.POLICY].policy)

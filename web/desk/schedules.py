@@ -16,6 +16,7 @@ from aiohttp import web
 from actors.directory import Unknown
 from engine.domain import schedule as s
 from engine.domain import seats
+from engine.domain.by import by_staff, staff_id_of
 from engine.domain.ids import ScheduleKey, derived
 from engine.domain.limits import ANSWER_MS_MAX, SLOT_MINUTES
 from engine.domain.policy import Channel
@@ -24,12 +25,10 @@ from engine.records import change_requests
 from engine.records.change_requests import ChangeRequest, NewRequest
 from engine.records.day_people import patient_names, staff_names
 from engine.records.request_keys import KeyUse, use_key
-from engine.views.history import STAFF_PREFIX
 from engine.views.preview import preview
 from web import keys
 from web.auth import Staff, may_manage
 from web.desk import schedule_bodies as bodies
-from web.desk.appointments import by_of
 from web.desk.commands import AnyChange, commands_of, departments_of, word_of
 from web.desk.day import READING, Day, must_manage, read_day
 from web.errors import Problem, refused
@@ -354,11 +353,11 @@ async def _change(
     await take_key(app, staff, key, ("schedule", schedule_id, word_of(body), *_told(body)))
     role = role_needed(app, staff, word_of(body))
     if role is None:
-        return await carry_out(app, day, body, command_id, by_of(staff))
+        return await carry_out(app, day, body, command_id, by_staff(staff.id))
     async with app[keys.POOL].acquire() as connection:
         found = await change_requests.request_of(connection, command_id)
     if found is None:
-        await _refuse_early(app, day, body, command_id, by_of(staff))
+        await _refuse_early(app, day, body, command_id, by_staff(staff.id))
         new = NewRequest(
             command_id,
             word_of(body),
@@ -447,9 +446,9 @@ async def refused_by_name(app: web.Application, refusal: Refusal) -> Problem:
 
 async def name_of(app: web.Application, by: str) -> str | None:
     """Who a change was made by, as they are called; None: nobody, or the system."""
-    if not by.startswith(STAFF_PREFIX):
+    staff_id = staff_id_of(by)
+    if staff_id is None:
         return None
-    staff_id = bytes.fromhex(by.removeprefix(STAFF_PREFIX))
     async with app[keys.POOL].acquire() as connection:
         return (await staff_names(connection, [staff_id])).get(staff_id)
 

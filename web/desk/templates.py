@@ -393,7 +393,7 @@ def _change_of(
     now = datetime.now(UTC)
     if "templates" in asked:
         week = WeekBody.model_validate(asked)
-        templates = _templates(app, practitioner_id, week.templates)
+        templates = templates_of(app, practitioner_id, week.templates)
         return WeekChange(week.revision, week.note, staff_id, now, templates=templates)
     day, period = date.fromisoformat(asked["day"]), asked["period"]
     if day < _today(app):
@@ -405,9 +405,10 @@ def _change_of(
     return WeekChange(body.revision, body.note, staff_id, now, override=override)
 
 
-def _templates(
+def templates_of(
     app: web.Application, practitioner_id: str, bodies: list[TemplateBody]
 ) -> tuple[SessionTemplate, ...]:
+    """Raises Problem for what names something unknown, or cannot be one week."""
     catalog = app[keys.AVAILABILITY].catalog
     above = {d.parent_id for d in catalog.departments.values()}
     own = catalog.practitioners[practitioner_id].department_id

@@ -15,6 +15,7 @@ from aiohttp import web
 from actors.changes import ms
 from actors.directory import Outcome, Unknown
 from engine.domain import schedule as s
+from engine.domain.by import SYSTEM
 from engine.domain.ids import ScheduleKey, appointment_id
 from engine.domain.limits import ANSWER_MS_MAX, SLOT_MINUTES
 from engine.domain.policy import Channel
@@ -381,7 +382,7 @@ def _offered_by(found: AppointmentRecord) -> Literal["waitlist", "suspension", "
         return "waitlist"
     if found.replaces is None or found.status != s.Status.PENDING:
         return None
-    return "suspension" if found.booked_by == "system" else "change"
+    return "suspension" if found.booked_by == SYSTEM else "change"
 
 
 def _department_of(availability: Availability, found: AppointmentRecord) -> str | None:

@@ -43,6 +43,8 @@ class HoldLane:
         self._tokens = app[keys.TOKENS]
         self._metrics = app[keys.METRICS]
         self._admission = app[keys.ADMISSION]
+        self._limits = app[keys.RATE_LIMITS]
+        self._origins = app[keys.ORIGINS]
         self._busy = {
             language_of(asked): answer(503, *Problem(Reason.BUSY).rendered(asked, app[keys.ZONE]))
             for asked in ("en", "zh")
@@ -61,12 +63,17 @@ class HoldLane:
         language = _LANGUAGE.search(data, 0, head + 2)
         return self._busy[language_of(language[1].decode("latin-1") if language else None)]
 
-    def serve(self, message: RawRequestMessage, body: bytes, finish: Callable[[bytes], None]) -> None:
+    def serve(
+        self, message: RawRequestMessage, body: bytes, peer: str, finish: Callable[[bytes], None]
+    ) -> None:
         started = time.perf_counter()
         send = partial(self._send, message.headers.get(hdrs.ACCEPT_LANGUAGE), started, finish)
         headers = message.headers
         try:
+            self._origins.check(self.method, headers)
+            self._limits.count_sender(peer, headers)
             account_id = self._tokens.account_of_header(headers.get(hdrs.AUTHORIZATION))
+            self._limits.count_account(account_id)
             key = idempotency_key_of(headers)
             check_json_type(headers.get(hdrs.CONTENT_TYPE, ""))
             check_json(body)
