@@ -105,18 +105,18 @@ class Errands:
             log.exception("errand %s of %s failed", kind, key)
             await self._put_off(row, f"{type(error).__name__}: {error}", None)
         else:
-            # Unless it was asked for anew meanwhile: that sets the tries back.
+            # Unless it was asked for anew meanwhile: then the lease is not ours.
             await self._pool.execute(
-                "delete from errand where id = $1 and tries = $2", row["id"], row["tries"]
+                "delete from errand where id = $1 and due_at = $2", row["id"], row["due_at"]
             )
 
     async def _put_off(self, row: asyncpg.Record, why: str, after: float | None) -> None:
         pause = min(0.1 * 2 ** min(row["tries"], 16), BACKOFF_SECONDS_MAX) if after is None else after
         await self._pool.execute(
             "update errand set due_at = now() + make_interval(secs => $3), trouble = $4"
-            " where id = $1 and tries = $2",
+            " where id = $1 and due_at = $2",
             row["id"],
-            row["tries"],
+            row["due_at"],
             pause,
             why[:500],
         )
@@ -126,4 +126,5 @@ _TAKE: Final = """
 update errand set due_at = now() + make_interval(secs => $2), tries = tries + 1
  where id in (select id from errand where due_at <= now() and kind = any ($1)
                order by due_at, id limit $3 for update skip locked)
-returning id, kind, key, data::text, tries"""
+returning id, kind, key, data::text, tries, due_at"""
+"""The moment at which the lease ends tells one taker from the next: who was late changes nothing."""

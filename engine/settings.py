@@ -11,6 +11,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from engine.domain.limits import ADMITTED_MAX, HOLD_SECONDS_DEFAULT, HOLD_SECONDS_MAX
 
+PORT_MAX = 65535
+
 
 def _half_the_cores() -> int:
     return max(1, (os.cpu_count() or 1) // 2)
@@ -22,7 +24,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="XINGLIN_", frozen=True)
 
     host: str = Field("127.0.0.1", description="address the gateways listen on")
-    port: int = Field(8080, ge=1, le=65535, description="port the gateways share")
+    port: int = Field(8080, ge=1, le=PORT_MAX, description="port the gateways share")
     home: Path = Field(Path(".xinglin"), description="data of the embedded PostgreSQL, keys and logs")
     gateways: int = Field(default_factory=_half_the_cores, ge=1, description="HTTP processes")
     shards: int = Field(default_factory=_half_the_cores, ge=1, description="actor processes")
@@ -48,10 +50,10 @@ class Settings(BaseSettings):
     )
     # Each gateway counts by itself. Generous, because a whole hospital, or thousands of telephones of one
     # mobile carrier, may ask from one address.
-    address_requests_per_second: float = Field(500, ge=0, description="of one client address; 0: no limit")
-    address_requests_burst: int = Field(3_000, ge=1, description="the same, at once")
-    address_sign_ins_per_second: float = Field(20, ge=0, description="sign-ins of one address; 0: no limit")
-    address_sign_ins_burst: int = Field(1_000, ge=1, description="the same, at once")
+    address_requests_per_second: float = Field(1_000, ge=0, description="of one client address; 0: no limit")
+    address_requests_burst: int = Field(10_000, ge=1, description="the same, at once")
+    address_sign_ins_per_second: float = Field(50, ge=0, description="sign-ins of one address; 0: no limit")
+    address_sign_ins_burst: int = Field(2_000, ge=1, description="the same, at once")
     device_requests_per_second: float = Field(20, ge=0, description="of one X-Device-Id; 0: no limit")
     device_requests_burst: int = Field(300, ge=1, description="the same, at once")
     account_requests_per_second: float = Field(20, ge=0, description="of one patient account; 0: no limit")
@@ -82,6 +84,8 @@ class Settings(BaseSettings):
             raise PydanticCustomError(
                 "tls_files", "--tls-cert and --tls-key are given together or not at all"
             )
+        if self.port_each and self.port + self.gateways - 1 > PORT_MAX:
+            raise PydanticCustomError("port_each", "with a port each, the last gateway's would be too high")
         return self
 
     @property

@@ -757,7 +757,7 @@ class Told:
     patient_id: bytes = b""
     seen: int = 0
     """Events of the day when it was told, so that whoever reads a copy of the day knows whether it has them.
-    Given by the host; 0 where nothing new had happened."""
+    Given by the host."""
 
 
 Reply = Told

@@ -166,5 +166,5 @@ class MemoryJournal:
             if held is None or (held.expires_at is not None and held.expires_at < self._now()):
                 store.claims[claim.scope, claim.key] = claim
         for kind, key, data in more.errands:
-            store.errands.setdefault((str(kind), str(key)), data)  # type: ignore[arg-type]
+            store.errands[str(kind), str(key)] = data  # type: ignore[assignment]
         store.tickets |= more.tickets

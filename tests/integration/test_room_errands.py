@@ -268,3 +268,33 @@ async def test_a_day_that_has_been_told_all_is_a_sound_day(clinic: Clinic) -> No
     histories = [stream for _, stream, *_ in await clinic.world.events(0)]
     assert set(histories) == {FAMOUS.stream, CARDIO.stream}
     await audit(clinic.world, days, [0])  # type: ignore[arg-type]
+
+
+async def test_who_ends_late_takes_away_nothing_that_was_asked_for_meanwhile(clinic: Clinic) -> None:
+    """One runner is still telling that he came while another one takes over that he was seen, and fails."""
+    await clinic.check_in()
+    came, seen = asyncio.Event(), asyncio.Event()
+    slow, again = asyncio.Event(), asyncio.Event()
+
+    async def attendance(key: str, data: dict[str, Any]) -> None:
+        if data["status"] == s.Status.ARRIVED:
+            came.set()
+            await slow.wait()
+            await clinic.attending.attendance(key, data)
+        else:
+            seen.set()
+            await again.wait()
+            raise TryAgain("the shard is away", 3_600)
+
+    errands = Errands(clinic.world.url, clinic.pool, {"attendance": attendance})
+    running = asyncio.create_task(errands.run())
+    await asyncio.wait_for(came.wait(), 10)
+    await clinic.see()
+    await asyncio.wait_for(seen.wait(), 10)
+    slow.set()
+    await asyncio.wait(set(errands._running), return_when=asyncio.FIRST_COMPLETED)
+    again.set()
+    while left := set(errands._running):
+        await asyncio.wait(left)
+    running.cancel()
+    assert await clinic.errands()
