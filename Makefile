@@ -4,12 +4,14 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: run test lint bench bench-eta bench-peers bench-month bench-no-show bench-stream bench-suspend chaos lock clean
+.PHONY: run test lint bench bench-eta bench-peers bench-month bench-no-show bench-restore bench-stream bench-suspend chaos lock clean
 
 run: $(VENV)/.runtime
 	exec $(BIN)/xinglin serve --demo $(ARGS)
 
+# Servers that tests use come from Debian's packages: installed when root, else named, and their tests skipped.
 test: $(VENV)/.dev
+	$(BIN)/python -m tests.support.debian
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.dev
@@ -32,6 +34,9 @@ bench-month: $(VENV)/.dev
 
 bench-no-show: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.no_show $(ARGS)
+
+bench-restore: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.restore $(ARGS)
 
 bench-stream: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.stream $(ARGS)

@@ -3,6 +3,7 @@
 import http.client
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -42,7 +43,8 @@ def started(*options: str, hospital: Path | None = None) -> Iterator[System]:
         command = ["serve", "--demo", "--home", str(home), "--port", str(port), *options]
         with log.open("wb") as out:
             process = subprocess.Popen(xinglin(command), cwd=ROOT, stdout=out, stderr=subprocess.STDOUT)
-        system = System(f"http://127.0.0.1:{port}", port, home, process, log)
+        scheme = "https" if "--tls-cert" in options else "http"
+        system = System(f"{scheme}://127.0.0.1:{port}", port, home, process, log)
         try:
             _wait_until_ready(system)
             yield system
@@ -82,6 +84,9 @@ def _wait_until_ready(system: System) -> None:
     while time.monotonic() < ends:
         assert system.process.poll() is None, f"it ended while starting:\n{system.log.read_text()}"
         connection = http.client.HTTPConnection("127.0.0.1", system.port, timeout=2)
+        if system.address.startswith("https:"):
+            trusting = ssl._create_unverified_context()  # whose certificate it is, the tests look at
+            connection = http.client.HTTPSConnection("127.0.0.1", system.port, timeout=2, context=trusting)
         try:
             connection.request("GET", "/readyz")
             if connection.getresponse().status == 200:
