@@ -268,13 +268,14 @@ class Archiver:
                 lsn, _ = self._marks.pop()
                 self._marks[-1] = (lsn, self._marks[-1][1])
         try:
-            shipped, writing = await self._ship()
+            in_place, writing = await self._ship()
+            shipped = in_place
             received = layout.lsn_of(row["received"]) if row["received"] else 0
             if writing is not None and writing <= received <= writing + self._chain_size:
                 # It told so before we read the file: what it has is shipped, also where it ends with zeros.
                 shipped = max(shipped, received)
             self._reached(shipped)
-            await self._tell_head(self.archived_lsn, last)
+            await self._tell_head(in_place, last)
             self._failures.pop("wal", None)
         except BackupFailed as failed:
             self._fail("wal", str(failed))

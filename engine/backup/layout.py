@@ -40,7 +40,7 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    lsn: int
+    lsn: int  # end of what was shipped, without the zeros behind it
     at: str  # all commits up to this moment are in the place
 
 

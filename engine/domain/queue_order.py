@@ -168,7 +168,7 @@ class Rules:
     across: Across = Across.LONGEST
     # Check-in.
     signs_in: bool = True
-    """No: a booked number waits from its time on by itself; whether its patient is here shows when it is called."""
+    """No: a booked number waits from its time on by itself; its call shows whether its patient is here."""
     early_minutes: int | None = 120  # before the appointed time; None: any time; 0: not before it
     distance_m_max: int = 500  # of a mini-program from the hospital
     triage_queue: str = ""  # everybody goes there first; "": nobody does

@@ -268,7 +268,8 @@ select department_id,
        count(started_at)::int,
        coalesce(sum(until_seen), 0)::int,
        count(*) filter (where is_walk_in)::int
-  from (select department_id, status, appointment_id is null and status <> 9 as is_walk_in, started_at, status in (1, 2) as is_waiting,
+  from (select department_id, status, appointment_id is null and status <> 9 as is_walk_in,
+               started_at, status in (1, 2) as is_waiting,
                status in (1, 2) and started_at is null as is_first,
                greatest(0, extract(epoch from $2 - arrived_at)) as waited,
                greatest(0, extract(epoch from started_at - arrived_at)) as until_seen

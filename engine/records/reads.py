@@ -68,7 +68,8 @@ class PostgresReads:
         found = [(key.stream, at) for key, at in keys if key is not None]
         # Who was called and does not come is passed over, and who was put aside waits again.
         rows = await self._pool.fetch(
-            "select distinct department_id, day from ticket where status in (3, 5) and day >= current_date - 1"
+            "select distinct department_id, day from ticket"
+            " where status in (3, 5) and day >= current_date - 1"
         )
         return found + [(RoomKey(row["department_id"], row["day"].isoformat()).stream, 0) for row in rows]
 
