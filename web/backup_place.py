@@ -70,6 +70,9 @@ def same_disk(settings: Settings) -> bool:
     """Whether the second place would be lost together with the home."""
     if "://" in settings.backup_to:
         return False
+    home = settings.home.resolve()
+    while not home.exists():  # it is made later
+        home = home.parent
     with contextlib.suppress(OSError):
-        return Path(settings.backup_to).stat().st_dev == settings.home.resolve().stat().st_dev
+        return Path(settings.backup_to).stat().st_dev == home.stat().st_dev
     return False

@@ -48,6 +48,7 @@ SHIP_SECONDS: Final = 0.5
 RETRY_SECONDS: Final = 5.0
 BASE_RETRY_SECONDS: Final = 60.0
 HEAD_SECONDS: Final = 10.0
+LAST_SECONDS: Final = 0.05  # between looks, while what was written before the end is still under way
 STATUS_SECONDS: Final = 5.0  # at most so often, and only when there is news
 BEAT_SECONDS: Final = 60.0  # at least so often, so that a dead archiver is noticed
 COMPLAIN_SECONDS: Final = 60.0
@@ -188,6 +189,9 @@ class Archiver:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(STOP_SECONDS_MAX):
                     await self._tick(connection, slot, last=True)
+                    while self._marks:
+                        await asyncio.sleep(LAST_SECONDS)
+                        await self._tick(connection, slot, last=True)
         finally:
             if self._base is not None:
                 self._base.cancel()

@@ -19,7 +19,7 @@ from engine.backup.failed import BackupFailed
 from engine.backup.key_file import Keys, new_key
 from engine.backup.places import Directory
 from engine.backup.programs import Server
-from engine.backup.restore import opened, wanted
+from engine.backup.restore import EPOCHS, opened, restore, wanted
 from engine.embedded_postgres import EmbeddedPostgres
 
 KEYS = Keys.of(new_key())
@@ -126,12 +126,12 @@ async def test_stopping_ships_what_was_written_last(
 ) -> None:
     async with archiving(server, place, tmp_path) as archiver:
         lsn = await written(connection)
-        await until(lambda: archiver.archived_lsn >= lsn)
-        head = await chains.head(place, KEYS, next(iter(await chains.held(place, KEYS))).id)
-    assert head is not None
+    assert archiver.archived_lsn >= lsn
     (chain,) = await chains.held(place, KEYS)
-    head = await chains.head(place, KEYS, chain.id)
-    assert head is not None and head.lsn >= lsn
+    segment, content = await assembled(place, chain)
+    head, size = await chains.head(place, KEYS, chain.id), chain.bases[0].segment_bytes
+    assert head is not None
+    assert head.lsn == layout.segment_number(segment, size) * size + len(content)
 
 
 async def test_pieces_make_what_the_server_wrote_and_do_not_grow_without_end(
@@ -214,6 +214,42 @@ async def test_who_may_not_replicate_is_told_in_one_line(
     assert "\n" not in str(failed.value)
     assert [name.partition("/")[2] for name in await place.names()] == ["chain"], "nothing of it is left"
     await connection.execute("drop role reader")
+
+
+async def test_a_server_with_other_names_becomes_a_home_of_ours(
+    place: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="xinglin-other-") as folder:
+        root = Path(folder)
+        root.chmod(0o755)
+        with monkeypatch.context() as patch:
+            patch.setattr(embedded_postgres, "USER", "postgres")
+            patch.setattr(embedded_postgres, "DATABASE", "hospital")
+            other = embedded_postgres.start(root / "other")
+            try:
+                await _prepare(other.url)
+                connection = await asyncpg.connect(other.url)
+                await written(connection)
+                await connection.execute("insert into shard (id, epoch) values (0, 7)")
+                chain = await chains.describe(connection, datetime.now(UTC))
+                await connection.close()
+                await chains.begin(place, KEYS, chain)
+                await take_base(
+                    Server.of(other.url), place, KEYS, chain, lambda: datetime.now(UTC), fast=True
+                )
+            finally:
+                other.stop()
+        restored = await restore(place, KEYS, root / "ours")
+        assert restored.until is None and restored.segments == 0
+        ours = embedded_postgres.start(root / "ours")
+        try:
+            assert "xinglin:" in ours.url and ours.url.endswith("/xinglin")
+            connection = await asyncpg.connect(ours.url)
+            assert await connection.fetchval("select count(*) from written") == 1
+            assert await connection.fetchval("select epoch from shard") == 7 + EPOCHS
+            await connection.close()
+        finally:
+            ours.stop()
 
 
 def test_the_password_is_no_argument() -> None:

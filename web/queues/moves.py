@@ -145,7 +145,7 @@ async def send_ticket_to_door(
     query: bodies.ActingQuery,
     body: bodies.DoorBody,
 ) -> bodies.TicketStepAnswer:
-    """Manual triage (人工分诊): waits at this room's door, where the rules leave room for one more."""
+    """Manual triage: waits at this room's door, where the rules leave room for one more."""
     asked = step(request, staff, idempotency_key, path.department_id, query)
     await must_act_in_room(asked.app, staff, asked.key, body.room_id, asked.command_id)
     ticket_id = path.ticket_id.bytes
