@@ -1,8 +1,6 @@
 """`xinglin no-show`: learn who will not come, and show what was learned; with a running server or without."""
 
-import asyncio
 import os
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
@@ -15,8 +13,8 @@ from rich.table import Table
 from engine.domain.no_show import Model
 from engine.domain.no_show_night import Judged
 from engine.records.no_show_models import Learned, latest, nights
-from engine.settings import Settings
-from web.command_line import DATABASE_URL, HOME, fail, settings_of
+from web.command_database import with_database
+from web.command_line import DATABASE_URL, HOME, settings_of
 
 T = TypeVar("T")
 
@@ -44,8 +42,10 @@ def learn(**given: Any) -> None:
     from web import no_show_round
 
     os.nice(no_show_round.NICE)
-    learned = _with_database(
-        settings_of(given), lambda connection: no_show_round.learn(connection, datetime.now(UTC))
+    learned = with_database(
+        settings_of(given),
+        lambda connection: no_show_round.learn(connection, datetime.now(UTC)),
+        only_read=True,
     )
     for line in words(learned):
         click.echo(line)
@@ -61,7 +61,7 @@ def show(**given: Any) -> None:
         zone = await connection.fetchval("select timezone from hospital")
         return await latest(connection), await nights(connection), ZoneInfo(zone or "Asia/Shanghai")
 
-    learned, earlier, zone = _with_database(settings_of(given), both)
+    learned, earlier, zone = with_database(settings_of(given), both, only_read=True)
     if learned.learned_at is None:
         click.echo("nothing was learned yet: `xinglin no-show learn`, or wait for the night")
         return
@@ -129,28 +129,3 @@ def _nights(found: list[Learned], zone: ZoneInfo) -> Table:
             "yes" if night.why is None else f"no: {night.why}",
         )
     return table
-
-
-def _with_database(settings: Settings, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
-    """The database must be there, with its schema."""
-    from engine import database
-    from web.importing import DATABASE_FAILURES, database_of
-
-    async def done(url: str) -> T:
-        connection = await database.connect(url)
-        try:
-            return await work(connection)
-        except asyncpg.UndefinedTableError:
-            where = database.address_of(url)
-            raise database.DatabaseFailed(f"{where} is not Xinglin's, or not of this version") from None
-        finally:
-            await connection.close()
-
-    home = settings.home.resolve()
-    if settings.database_url is None and not (home / "postgres").exists():
-        fail(f"there is no database in {home}: pass its --home, or --database-url")
-    try:
-        with database_of(settings) as url:
-            return asyncio.run(done(url))
-    except DATABASE_FAILURES as failed:
-        fail(str(failed))

@@ -1,9 +1,7 @@
 """`xinglin policy`: the hospital's rules, checked, tried and applied; beside a running server or without."""
 
-import asyncio
 import getpass
 import sys
-from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +10,7 @@ import asyncpg
 import click
 from rich.console import Console
 
-from engine.settings import Settings
+from web.command_database import with_database
 from web.command_line import DATABASE_URL, HOME, fail, settings_of
 
 T = TypeVar("T")
@@ -42,7 +40,7 @@ def check(file: Path, **given: Any) -> None:
     text = _text(file)
     known = None
     if settings.database_url is not None or (settings.home / "postgres").exists():
-        known = _with_database(settings, known_ids, only_read=True)
+        known = with_database(settings, known_ids, only_read=True)
     try:
         read_policy(text, Policy(), known, str(file))
     except PolicyRefused as refused:
@@ -79,7 +77,7 @@ def apply(file: Path, who: str | None, **given: Any) -> None:
         return f"is in force: {published.changed} published days rewritten, {published.kept} kept as booked"
 
     try:
-        told = _with_database(settings, stored)
+        told = with_database(settings, stored)
     except PolicyRefused as refused:
         _tell(refused)
         fail(f"{len(refused.errors)} errors, nothing was changed")
@@ -98,7 +96,7 @@ def show(department: str | None, **given: Any) -> None:
     """
     from engine.records.policies import policy_in_force
 
-    record = _with_database(settings_of(given), policy_in_force, only_read=True)
+    record = with_database(settings_of(given), policy_in_force, only_read=True)
     if department is not None:
         _show_waiting(department, "" if record is None else record.yaml)
         return
@@ -161,7 +159,7 @@ def dry_run(file: Path, first: datetime, last: datetime, **given: Any) -> None:
         return compare(days, before, after), rooms
 
     try:
-        found, rooms = _with_database(settings, compared, only_read=True)
+        found, rooms = with_database(settings, compared, only_read=True)
     except PolicyRefused as refused:
         _tell(refused)
         fail(f"{len(refused.errors)} errors")
@@ -190,34 +188,3 @@ def _text(file: Path) -> str:
 def _tell(refused: Any) -> None:
     for error in refused.errors:
         click.echo(str(error), err=True)
-
-
-def _with_database(
-    settings: Settings, work: Callable[[asyncpg.Connection], Awaitable[T]], only_read: bool = False
-) -> T:
-    """`only_read`: the database must be there, with its schema."""
-    from engine import database
-    from web.importing import DATABASE_FAILURES, database_of
-
-    async def done(url: str) -> T:
-        if settings.database_url is None and not only_read:
-            await database.create_if_missing(url)
-        connection = await database.connect(url)
-        try:
-            if not only_read:
-                await database.migrate(connection)
-            return await work(connection)
-        except asyncpg.UndefinedTableError:
-            where = database.address_of(url)
-            raise database.DatabaseFailed(f"{where} is not Xinglin's, or not of this version") from None
-        finally:
-            await connection.close()
-
-    home = settings.home.resolve()
-    if only_read and settings.database_url is None and not (home / "postgres").exists():
-        fail(f"there is no database in {home}: pass its --home, or --database-url")
-    try:
-        with database_of(settings) as url:
-            return asyncio.run(done(url))
-    except DATABASE_FAILURES as failed:
-        fail(str(failed))

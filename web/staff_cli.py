@@ -1,6 +1,5 @@
 """`xinglin staff`: who of the hospital may sign in. Beside a running server or before the first one."""
 
-import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.settings import Settings
+from web.command_database import with_database
 from web.command_line import DATABASE_URL, HOME, fail, settings_of
 
 T = TypeVar("T")
@@ -120,26 +120,11 @@ def _password() -> str:
 
 
 def _with_database(settings: Settings, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
-    from engine import database
     from engine.records.staff import StaffRefused
-    from web.importing import DATABASE_FAILURES, database_of
-
-    async def done(url: str) -> T:
-        if settings.database_url is None:
-            await database.create_if_missing(url)
-        connection = await database.connect(url)
-        try:
-            await database.migrate(connection)
-            return await work(connection)
-        finally:
-            await connection.close()
 
     try:
-        with database_of(settings) as url:
-            return asyncio.run(done(url))
+        return with_database(settings, work)
     except StaffRefused as refused:
         for error in refused.errors:
             click.echo(error, err=True)
         fail("nothing was changed")
-    except DATABASE_FAILURES as failed:
-        fail(str(failed))

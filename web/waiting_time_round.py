@@ -6,10 +6,7 @@ that were missed are made up for. All of that takes a core for seconds to minute
 its own, behind everything else (`xinglin waiting-times learn`). A gateway only looks whether it is due.
 """
 
-import asyncio
-import contextlib
 import logging
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -37,7 +34,7 @@ from engine.records.service_times import Learned
 from engine.views.forecasting import Known, duties_of, expected_of, shared
 from engine.views.foretold import Lived, relive
 from web import keys
-from web.no_show_round import child_environment
+from web.own_process import run_command
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +44,6 @@ LEARN_SECONDS_MAX: Final = 3_600.0
 NICE: Final = 10
 FADED: Final = 0.02
 """Sums of fewer turns say nothing any more: whoever has not worked for years is forgotten."""
-_COMMAND: Final = "from web.cli import main; main(prog_name='xinglin')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,7 @@ async def learn_nightly(app: web.Application, database_url: str) -> None:
     """A round: harmless when done twice."""
     over = is_over(datetime.now(UTC).astimezone(app[keys.ZONE]))
     if await records.days_to_learn(app[keys.POOL], over):
-        await _in_a_process_of_its_own(database_url)
+        await run_command("waiting-times", "learn", database_url=database_url, seconds_max=LEARN_SECONDS_MAX)
 
 
 def is_over(now: datetime) -> date:
@@ -155,31 +151,3 @@ def without_faded(seen: Tally) -> Tally:
         seen.pairs,
         seen.products,
     )
-
-
-async def _in_a_process_of_its_own(database_url: str) -> None:
-    """The address goes by the environment: arguments are for everybody to read."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        _COMMAND,
-        "waiting-times",
-        "learn",
-        env=child_environment({"XINGLIN_DATABASE_URL": database_url}),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        async with asyncio.timeout(LEARN_SECONDS_MAX):
-            told, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-    words = told.decode(errors="replace").strip()
-    if process.returncode:
-        log.error("waiting times could not be learned: %s", words[-500:])
-    else:
-        log.info("waiting times: %s", words.replace("\n", "; "))

@@ -1,8 +1,7 @@
 """`xinglin waiting-times`: learn from days that are over, and show how good the forecasts were."""
 
-import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, TypeVar
 
@@ -13,8 +12,8 @@ from rich.table import Table
 
 from engine.domain.calibration import Score
 from engine.records.service_times import Night, Reported
-from engine.settings import Settings
-from web.command_line import DATABASE_URL, HOME, fail, settings_of
+from web.command_database import with_database
+from web.command_line import DATABASE_URL, HOME, settings_of
 
 T = TypeVar("T")
 
@@ -45,7 +44,7 @@ def learn(**given: Any) -> None:
         policy = await load_policy(connection, of_settings(settings))
         return await waiting_time_round.learn(connection, policy, datetime.now(UTC))
 
-    learned = _with_database(settings, work)
+    learned = with_database(settings, work, only_read=True)
     if not learned:
         click.echo("there is no day that was not learned from")
     for one in learned:
@@ -76,7 +75,7 @@ def report(first: datetime | None, last: datetime | None, department: str | None
         chosen = None if department is None else [department]
         return await records.report(connection, since, to, chosen), await records.nights(connection)
 
-    found, nights = _with_database(settings_of(given), both)
+    found, nights = with_database(settings_of(given), both, only_read=True)
     if not found:
         click.echo("nothing was judged in that time: `xinglin waiting-times learn`, or wait for the night")
         return
@@ -122,28 +121,3 @@ def _percent(share: float | None) -> str:
 
 def _minutes(seconds: float | None) -> str:
     return "" if seconds is None else f"{seconds / 60:.1f}"
-
-
-def _with_database(settings: Settings, work: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
-    """The database must be there, with its schema."""
-    from engine import database
-    from web.importing import DATABASE_FAILURES, database_of
-
-    async def done(url: str) -> T:
-        connection = await database.connect(url)
-        try:
-            return await work(connection)
-        except asyncpg.UndefinedTableError:
-            where = database.address_of(url)
-            raise database.DatabaseFailed(f"{where} is not Xinglin's, or not of this version") from None
-        finally:
-            await connection.close()
-
-    home = settings.home.resolve()
-    if settings.database_url is None and not (home / "postgres").exists():
-        fail(f"there is no database in {home}: pass its --home, or --database-url")
-    try:
-        with database_of(settings) as url:
-            return asyncio.run(done(url))
-    except DATABASE_FAILURES as failed:
-        fail(str(failed))

@@ -31,8 +31,8 @@ from web.desk.day import READING, must_manage
 from web.desk.templates import SESSIONS_MAX, TemplateBody, templates_of
 from web.errors import Problem
 from web.faults import Fault
-from web.no_show_round import child_environment
 from web.openapi import api
+from web.own_process import child_environment
 from web.patient.bodies import Period, Request, WordPath
 
 SECONDS_MAX: Final = 45.0  # a week of five sessions takes about ten on one free core
