@@ -73,7 +73,7 @@ class WhatIfBody(Request):
 
 
 @dataclass(frozen=True, slots=True)
-class OutlookAnswer:
+class ExtraSeatsAnswer:
     """加若干号之后 / with so many added."""
 
     added: int
@@ -131,7 +131,7 @@ class SessionWhatIfAnswer:
             " too many seats to reckon; there was no time left for it; the plan alone is past the limit"
         ),
     ]
-    curve: list[OutlookAnswer]
+    curve: list[ExtraSeatsAnswer]
     absences: list[AbsenceAnswer]
     service: ServiceAnswer
 
@@ -341,8 +341,8 @@ def _answer(
     )
 
 
-def _outlook(look: Outlook, limit: Limit) -> OutlookAnswer:
-    return OutlookAnswer(
+def _outlook(look: Outlook, limit: Limit) -> ExtraSeatsAnswer:
+    return ExtraSeatsAnswer(
         look.added,
         list(look.extras),
         round(look.worst, 4),
