@@ -38,6 +38,7 @@ from benchmarks.serving import Serving, serving
 from engine import database
 from engine.domain import waiting_room as w
 from engine.domain.ids import RoomKey, ScheduleKey
+from engine.domain.limits import ANSWER_MS_MAX
 from engine.domain.planning import PlannedSlot, Session, plan_as_data
 from engine.domain.queue_order import Rules
 from engine.domain.waiting_room import Status
@@ -63,6 +64,7 @@ BOOKED_SHARE: Final = 0.4
 PASS_SHARE: Final = 0.1
 SETTLE_SECONDS_MAX: Final = 60.0
 PAUSE_SECONDS: Final = (2.0, 3.0)
+QUIET_SECONDS: Final = 2 * ANSWER_MS_MAX / 1000
 EXPECTED: Final = frozenset({"nobody_waits", "stale_version", "room_busy", "wrong_status"})
 
 
@@ -200,14 +202,18 @@ class Live:
 
     async def _console(self, room: str, stop: asyncio.Event) -> None:
         version = 1
+        quiet_since: float | None = None
         while True:
             over = stop.is_set() and not self._tasks
             version, ticket, nobody = await self._calls(room, version)
             if ticket is None:
-                if over and nobody:
+                # A check-in whose asker has gone may come about until its deadline has passed.
+                quiet_since = (quiet_since or time.monotonic()) if over and nobody else None
+                if quiet_since is not None and time.monotonic() - quiet_since > QUIET_SECONDS:
                     return
                 await asyncio.sleep(0.1)
                 continue
+            quiet_since = None
             if random.random() < PASS_SHARE:
                 await self._step("pass", f"tickets/{ticket}/pass", {})
                 continue

@@ -53,7 +53,7 @@ from web.no_show_round import learn_nightly
 from web.origins import Origins, origins_of
 from web.patient.express import HoldLane
 from web.patient.pages import Pages
-from web.queues.arrivals import wait_by_themselves
+from web.queues.arrivals import ARRIVALS_SECONDS, wait_by_themselves
 from web.queues.copies import Copies
 from web.queues.errands import Attending
 from web.queues.feeds import Feeds
@@ -77,7 +77,6 @@ START_TRIES = 10  # at READ_SECONDS_MAX each
 FEED_PAUSE_SECONDS = 0.1  # what changes meanwhile comes merged; nobody sees a tenth of a second
 CLOSE_SECONDS_MAX = 5.0
 UNREAD_SECONDS_MAX = 30.0
-ARRIVALS_SECONDS = 10.0
 NO_SHOW_SECONDS = 60.0
 UNCONFIRMED_SECONDS = 5.0
 CONDUCT_SECONDS = 60.0

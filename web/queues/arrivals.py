@@ -19,6 +19,7 @@ from web.queues.check_in import Arriving, check_in
 
 log = logging.getLogger(__name__)
 
+ARRIVALS_SECONDS: Final = 10.0  # between two rounds
 AT_A_TIME: Final = 200
 MISSED_MINUTES_MAX: Final = 60  # after a halt of the whole system: older ones ask at the desk
 EARLY_MINUTES_MAX: Final = 24 * 60  # where the rules let people come at any time

@@ -113,7 +113,7 @@ async def classify_ticket(
     query: bodies.ActingQuery,
     body: bodies.ClassifyBody,
 ) -> bodies.TicketStepAnswer:
-    """Triage: another priority class or emergency level (绿色通道). What is left out is taken away."""
+    """Triage: another priority class or emergency level. What is left out is taken away."""
     asked = step(request, staff, idempotency_key, path.department_id, query)
     command = w.ClassifyTicket(
         asked.command_id,
