@@ -820,7 +820,7 @@ async def test_the_demo_from_walking_in_to_the_screen(system: System) -> None:
                         return found
 
         async with http.get("/api/v1/departments") as answer:
-            everybody = [d for d in (await answer.json())["departments"] if d["id"] == "0308"]
+            everybody = [d for d in (await answer.json())["departments"] if d["id"] == "1301"]
         (department,) = everybody
         queue, topic = f"queues/{department['id']}", f"calls/{department['id']}"
         room_id = f"R{department['id']}.1"
