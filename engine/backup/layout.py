@@ -25,6 +25,7 @@ from engine.backup.failed import BackupFailed
 CHAIN: Final = "chain"
 HEAD: Final = "head"
 _STAMP: Final = "%Y%m%dT%H%M%SZ"
+_MOMENT: Final = "%Y%m%dT%H%M%S.%fZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,8 @@ class Wal:
 
 
 def chain_id(at: datetime, chance: str) -> str:
-    return f"{stamp(at)}-{chance}"
+    """Ids sort as their chains began: to the microsecond, for a second chain can begin within a second."""
+    return f"{at.astimezone(UTC).strftime(_MOMENT)}-{chance}"
 
 
 def base_name(at: datetime) -> str:

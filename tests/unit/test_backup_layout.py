@@ -154,3 +154,11 @@ def test_what_a_failed_base_left_goes_when_a_later_one_is_complete() -> None:
     going = replace(chain, unfinished=["a/base-20261123T130000Z.00000"])
     assert outlived([chain], 7, "a") == [left]
     assert outlived([going], 7, "a") == []
+
+
+@given(st.integers(0, 7 * 10**15), st.integers(1, 3_000_000))
+def test_chains_sort_as_they_began_even_within_one_second(at_us: int, later_us: int) -> None:
+    first = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=at_us)
+    later = first + timedelta(microseconds=later_us)
+    # What was drawn for the ids' ends must not decide.
+    assert layout.chain_id(first, "ffffff") < layout.chain_id(later, "000000")
