@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: run test lint bench bench-eta bench-peers bench-month bench-no-show bench-restore bench-stream bench-suspend chaos lock clean
+.PHONY: run test lint sbom fuzz bench bench-eta bench-peers bench-month bench-no-show bench-restore bench-stream bench-suspend chaos lock clean
 
 run: $(VENV)/.runtime
 	exec $(BIN)/xinglin serve --demo $(ARGS)
@@ -19,6 +19,16 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml actors engine integrations web
+
+# What we are made of, as CycloneDX: build/sbom.json lists every locked package with its hashes.
+sbom: $(VENV)/.dev
+	mkdir -p build
+	$(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-format JSON -o build/sbom.json requirements.lock
+
+# Hours instead of seconds, with other requests each time.
+fuzz: $(VENV)/.dev
+	XINGLIN_FUZZ_EXAMPLES=$${XINGLIN_FUZZ_EXAMPLES:-200} $(BIN)/python -m pytest --timeout 0 -s tests/integration/test_fuzz.py $(ARGS)
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.run $(ARGS)

@@ -23,6 +23,7 @@ from actors.lines import Lines
 from actors.link import Address
 from actors.shard_process import ShardProcess
 from engine.domain.policy import Policy
+from engine.logs import LogFormat
 
 log = logging.getLogger(__name__)
 
@@ -152,6 +153,7 @@ class Cluster:
         make_gateway: Callable[[int], Gateway],
         log_level: str = "INFO",
         log_folder: Path | None = None,
+        log_format: LogFormat = "text",
     ) -> None:
         self._shards = shards
         secret = secrets.token_bytes(32)  # of this run: gateways prove with it who they are
@@ -167,6 +169,7 @@ class Cluster:
                     secret,
                     log_level,
                     log_folder and log_folder / f"{name}.log",
+                    log_format,
                 ),
             )
             for n in range(shards + standbys)

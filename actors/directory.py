@@ -143,7 +143,7 @@ class Courier:
                         letter.doubtful = True
                     if self._away_since is None:
                         self._away_since = loop.time()
-                    await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+                    await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # nosec B311  # jitter
                     pause = min(pause * 2, RETRY_SECONDS_MAX)
                     continue
                 self._away_since = None

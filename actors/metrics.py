@@ -63,7 +63,15 @@ class GatewayMetrics:
         self.shed = Counter(
             "xinglin_shed", "Requests refused at once because too many were under way", registry=r
         )
+        self.reused_tokens = Counter(
+            "xinglin_refresh_tokens_reused",
+            "Sessions ended because a refresh token was shown twice",
+            registry=r,
+        )
         self.admitted = Gauge("xinglin_admitted", "Bookings under way", registry=r)
+        self.break_glass = Counter(
+            "xinglin_break_glass", "Records opened without a relation, by kind", ["kind"], registry=r
+        )
         self._counted: dict[tuple[str, int], Counter] = {}
         self.feed_resets = Counter(
             "xinglin_feed_snapshots", "Times all free seats were read anew", registry=r

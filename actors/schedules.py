@@ -11,6 +11,7 @@ from actors.host import Host, Rules
 from actors.news import News
 from engine.domain import schedule as s
 from engine.domain.by import SYSTEM
+from engine.domain.consents import ALL
 from engine.domain.eligibility import DepartmentRule, Facts, check, check_follow_up
 from engine.domain.ids import ScheduleKey
 from engine.domain.planning import plan_as_data
@@ -102,6 +103,9 @@ class Schedules:
                     # Offered by the hospital, which called the other number off: no limit stands against it.
                     facts = replace(facts, block=None, account_holds=0)
                 asks[number] = (stream, ms_left, replace(command, waives=waives))
+            if getattr(command, "by", ""):
+                # Staff ask in person, and what the system offers was agreed to before.
+                facts = replace(facts, consents=ALL)
             if isinstance(command, s.HoldGroup):
                 # A family's own numbers count, too: each member finds those before it held already.
                 facts = replace(facts, account_holds=facts.account_holds + members[number])

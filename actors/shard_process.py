@@ -56,8 +56,9 @@ class ShardProcess:
         secret: bytes,
         log_level: str,
         log_file: Path | None,
+        log_format: logs.LogFormat = "text",
     ) -> None:
-        logs.configure(log_level, log_file)
+        logs.configure(log_level, log_file, name, log_format)
         self._name = name
         self._url = database_url
         self._shards = shards

@@ -155,12 +155,12 @@ async def prepare(connection: asyncpg.Connection) -> None:
     )
     await connection.execute("insert into account values ($1, 'bench', $2)", ACCOUNT, now)
     await connection.executemany(
-        "insert into patient (id, id_type, id_number, name, created_at)"
-        " values ($1, 'passport', 'B' || $1::uuid, 'B', $2)",
+        "insert into patient (id, id_type, created_at) values ($1, 'passport', $2)",
         [(patient, now) for patient in PATIENTS],
     )
     await connection.executemany(
-        "insert into account_patient values ($1, $2, 'self', '13800138000', $3)",
+        "insert into account_patient (account_id, patient_id, relation, created_at)"
+        " values ($1, $2, 'self', $3)",
         [(ACCOUNT, patient, now) for patient in PATIENTS],
     )
 

@@ -33,19 +33,13 @@ async def add_people(
     )
     await connection.copy_records_to_table(
         "patient",
-        columns=["id", "id_type", "id_number", "name", "created_at"],
-        records=[
-            (patient, "passport", f"B{patient.hex[:15].upper()}", "测试者", now)
-            for _, family in made
-            for patient in family
-        ],
+        columns=["id", "id_type", "created_at"],  # nameless: no page of a bench shows whole names
+        records=[(patient, "passport", now) for _, family in made for patient in family],
     )
     await connection.copy_records_to_table(
         "account_patient",
-        columns=["account_id", "patient_id", "relation", "phone", "created_at"],
-        records=[
-            (account, patient, "self", "13800000000", now) for account, family in made for patient in family
-        ],
+        columns=["account_id", "patient_id", "relation", "created_at"],
+        records=[(account, patient, "self", now) for account, family in made for patient in family],
     )
     await connection.execute("analyze account, patient, account_patient")
     tokens = Tokens(secret, TOKEN_SECONDS, TOKEN_SECONDS)

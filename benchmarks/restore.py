@@ -191,14 +191,11 @@ async def _book_one_day(url: str, connection: asyncpg.Connection) -> None:
     for n in range(SEATS):
         patient = our_id(2, n)
         await connection.execute(
-            "insert into patient (id, id_type, id_number, name, created_at)"
-            " values ($1, 'passport', 'D00000-' || $2::text, '测试者', now())",
-            patient,
-            str(n),
+            "insert into patient (id, id_type, created_at) values ($1, 'passport', now())", patient
         )
         await connection.execute(
-            "insert into account_patient (account_id, patient_id, relation, phone, created_at)"
-            " values ($1, $2, 'self', '13800000000', now())",
+            "insert into account_patient (account_id, patient_id, relation, created_at)"
+            " values ($1, $2, 'self', now())",
             account,
             patient,
         )

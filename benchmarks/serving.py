@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import re
 import signal
 import sys
 import tempfile
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import orjson
 
 from engine import embedded_postgres
 
@@ -114,7 +114,7 @@ def _serving_pid(logs: Path, shard_id: int) -> int:
     said: list[tuple[str, int]] = []
     for file in logs.glob("shard-process-*.log"):
         for line in file.read_text().splitlines():
-            match = re.match(rf"(\S+ \S+) (\d+) INFO .*shard {shard_id} serves at epoch", line)
-            if match:
-                said.append((match[1], int(match[2])))
+            one = orjson.loads(line)
+            if one["message"].startswith(f"shard {shard_id} serves at epoch"):
+                said.append((one["ts"], one["pid"]))
     return max(said)[1]

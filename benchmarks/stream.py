@@ -151,11 +151,12 @@ async def prepare(url: str, load: Load) -> None:
         "insert into account values ($1, $2, $3)", [(UUID(bytes=account(n)), f"b{n}", now) for n in people]
     )
     await connection.executemany(
-        "insert into patient (id, id_type, id_number, name, created_at) values ($1, 'passport', $2, $3, $4)",
-        [(UUID(bytes=patient(n)), f"B{n}", "王小明", now) for n in people],
+        "insert into patient (id, id_type, created_at) values ($1, 'passport', $2)",
+        [(UUID(bytes=patient(n)), now) for n in people],
     )
     await connection.executemany(
-        "insert into account_patient values ($1, $2, 'self', '13800138000', $3)",
+        "insert into account_patient (account_id, patient_id, relation, created_at)"
+        " values ($1, $2, 'self', $3)",
         [(UUID(bytes=account(n)), UUID(bytes=patient(n)), now) for n in people],
     )
     pool = await asyncpg.create_pool(url, min_size=1, max_size=2)

@@ -8,6 +8,7 @@ from typing import Final
 import asyncpg
 
 CONNECT_SECONDS_MAX = 5.0
+APP_ROLE: Final = "xinglin_app"
 
 
 class DatabaseFailed(Exception):
@@ -50,16 +51,21 @@ async def migrate(connection: asyncpg.Connection) -> list[str]:
     async with connection.transaction():
         # One migration at a time, however many processes start together.
         await connection.execute("select pg_advisory_xact_lock(hashtext('xinglin.migrate'))")
-        await connection.execute(
-            "create table if not exists migration"
-            " (name text primary key, at timestamptz not null default now())"
-        )
+        if not await connection.fetchval("select to_regclass('migration') is not null"):
+            await connection.execute(
+                "create table migration (name text primary key, at timestamptz not null default now())"
+            )
         have = {row["name"] for row in await connection.fetch("select name from migration")}
         for name, sql in _steps():
             if name not in have:
-                await connection.execute(sql)
+                try:
+                    await connection.execute(sql)
+                except asyncpg.InsufficientPrivilegeError as error:
+                    raise DatabaseFailed(f"the step {name} of the schema is not allowed: {error}") from None
                 await connection.execute("insert into migration (name) values ($1)", name)
                 done.append(name)
+        if done:
+            await connection.execute("select grant_app_rights()")
         unknown = sorted(have - {name for name, _ in _steps()})
         if unknown:
             raise DatabaseFailed(
@@ -76,6 +82,15 @@ async def check_durable(connection: asyncpg.Connection) -> None:
             raise DatabaseFailed(f"the database has {name}=off, so a crash may lose bookings: turn it on")
 
 
+async def keep_rows_out_of_the_log(connection: asyncpg.Connection) -> None:
+    """For the server that is our own: its log does not tell this role's errors.
+
+    Their messages may repeat what somebody typed; whoever asked gets them, and our log words them. What the
+    server's own processes have to say (checkpoints, vacuum, a damaged page) is still written. New sessions.
+    """
+    await connection.execute("alter role current_user set log_min_messages = 'log'")
+
+
 async def wait_for(url: str, seconds: float) -> asyncpg.Connection:
     """Keeps trying for so long; a restarting server refuses connections for a moment."""
     ends = asyncio.get_running_loop().time() + seconds
@@ -86,6 +101,19 @@ async def wait_for(url: str, seconds: float) -> asyncpg.Connection:
             if asyncio.get_running_loop().time() >= ends:
                 raise
             await asyncio.sleep(0.1)
+
+
+async def let_app_in(connection: asyncpg.Connection, password: str) -> None:
+    """The app's role signs in by itself, so that it cannot become the owner again. For our own server."""
+    quoted = await connection.fetchval("select quote_literal($1)", password)
+    await connection.execute(f"alter role {APP_ROLE} login password {quoted}")
+    await connection.execute(f"alter role {APP_ROLE} set log_min_messages = 'log'")
+
+
+def as_app(url: str) -> str:
+    """The same database for gateways and shards: as a role that can add to the journal and to the audit, and
+    can neither change nor remove what is there (engine/migrations/0025_audit.sql)."""
+    return f"{url}{'&' if '?' in url else '?'}role={APP_ROLE}"
 
 
 def address_of(url: str) -> str:

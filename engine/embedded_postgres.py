@@ -50,6 +50,9 @@ class EmbeddedPostgres:
     def url(self) -> str:
         return _url(self.password, self.port)
 
+    def url_of(self, user: str, password: str) -> str:
+        return f"postgresql://{user}:{password}@127.0.0.1:{self.port}/{DATABASE}"
+
     @property
     def is_running(self) -> bool:
         return self.process.poll() is None
@@ -204,6 +207,11 @@ def make_password(home: Path) -> str:
     return _password(home)
 
 
+def app_password(home: Path) -> str:
+    """With which gateways and shards sign in: made where there is none."""
+    return _password(home, "postgres.app.password")
+
+
 def free_port() -> int:
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -231,6 +239,12 @@ def _options(more: dict[str, str]) -> list[str]:
         "autovacuum_naptime": "15s",
         "log_checkpoints": "off",
         "log_min_messages": "warning",
+        # No row and no statement in the server's own log: docs/LOGS.md.
+        "log_error_verbosity": "terse",
+        "log_min_error_statement": "panic",
+        "log_parameter_max_length": "0",
+        "log_parameter_max_length_on_error": "0",
+        "log_statement": "none",
         "timezone": "UTC",
         **more,
     }
@@ -297,8 +311,8 @@ def _major(binaries: Path) -> str:
     return said.stdout.split()[-1].split(".")[0]
 
 
-def _password(home: Path) -> str:
-    file = home / "postgres.password"
+def _password(home: Path, name: str = "postgres.password") -> str:
+    file = home / name
     try:
         return file.read_text().strip()
     except FileNotFoundError:

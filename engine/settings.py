@@ -3,13 +3,14 @@
 import os
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from engine.domain.limits import ADMITTED_MAX, HOLD_SECONDS_DEFAULT, HOLD_SECONDS_MAX
+from engine.logs import LogFormat
 
 PORT_MAX = 65535
 
@@ -40,10 +41,36 @@ class Settings(BaseSettings):
     stream_connections_max: int = Field(12_000, ge=1, description="WebSocket connections of one gateway")
     admitted_max: int = Field(ADMITTED_MAX, ge=1, description="bookings under way at one gateway")
     access_token_seconds: int = Field(1800, ge=1, description="life of an access token")
-    refresh_token_seconds: int = Field(30 * 86400, ge=1, description="life of a refresh token")
+    refresh_token_seconds: int = Field(
+        30 * 86400, ge=1, description="patients who do not come back for so long sign in again"
+    )
+    account_session_seconds_max: int = Field(
+        180 * 86400, ge=1, description="so do all patients after so long"
+    )
+    staff_idle_seconds_max: int = Field(1800, ge=1, description="a console without a request is signed out")
+    staff_session_seconds_max: int = Field(12 * 3600, ge=1, description="staff sign in again after so long")
+    device_session_seconds_max: int = Field(30 * 86400, ge=1, description="kiosks and screens after so long")
+    staff_second_factor: Literal["required", "optional"] | None = Field(
+        None, description="of staff at sign-in; unset: required, but optional with demo"
+    )
+    password_chars_min: int = Field(8, ge=8, le=64, description="of staff passwords")
+    password_kinds_min: int = Field(
+        0, ge=0, le=4, description="of small letters, capitals, digits, other signs in a password; 等保: 3"
+    )
+    password_days_max: int = Field(0, ge=0, description="life of a staff password; 0: no end; 等保: 90")
+    password_not_again: int = Field(0, ge=0, le=12, description="old passwords that may not return; 等保: 5")
+    password_list: Path | None = Field(
+        None, description="file of passwords that are refused, one a line, beside those that come along"
+    )
+    relation_days: int = Field(30, ge=0, description="after a visit, its doctor reads the record for so long")
     wechat_app_id: str = Field("", description="mini-program appid; empty: only the sandbox signs in")
     wechat_app_secret: SecretStr = Field(SecretStr(""), description="mini-program secret")
     wechat_address: str = Field("https://api.weixin.qq.com", description="where jscode2session is asked")
+    real_name_address: str = Field(
+        "", description="the register of real names, https://…; empty: nobody is asked about (docs/PEOPLE.md)"
+    )
+    real_name_app_id: str = Field("", description="who we are there")
+    real_name_secret: SecretStr = Field(SecretStr(""), description="what both sides sign with")
     origins: str = Field("", description="other sites whose pages may connect, as https://a,https://b")
     trusted_proxies: str = Field(
         "127.0.0.1,::1", description="addresses or CIDRs whose X-Forwarded-For is believed, between commas"
@@ -70,13 +97,42 @@ class Settings(BaseSettings):
         None, description="certificate chain (PEM): the gateways speak TLS themselves"
     )
     tls_key: Path | None = Field(None, description="its private key (PEM), readable to nobody else")
+    vault_key: str = Field(
+        "", description="key of the vault: file:PATH, env:NAME or pkcs11:…; empty: vault.key in the home"
+    )
+    vault_profile: Literal["aes", "sm4"] = Field(
+        "aes", description="what is sealed from now on is sealed with"
+    )
     backup_to: str = Field("", description="second place: a directory, or s3://bucket/prefix?endpoint=…")
     backup_key_file: Path | None = Field(None, description="keys of backups: `xinglin backup key FILE`")
     backup_keep: int = Field(7, ge=1, description="base backups that are kept, with their WAL")
     backup_hour: int = Field(3, ge=0, le=23, description="hour at which the nightly base backup begins")
     backup_s3_access_key: str = Field("", description="of the object store")
     backup_s3_secret_key: SecretStr = Field(SecretStr(""), description="of the object store")
+    app_database_url: SecretStr | None = Field(
+        None, description="the outside PostgreSQL as xinglin_app, for gateways and shards (docs/AUDIT.md)"
+    )
+    audit_key: SecretStr = Field(
+        SecretStr(""), description="signs the audit's chain, 64 hex digits; empty: the home's audit.key"
+    )
+    oidc_issuer: str = Field("", description="of the staff's identity provider (OpenID Connect); empty: none")
+    oidc_client_id: str = Field("", description="as the provider knows us")
+    oidc_client_secret: SecretStr = Field(SecretStr(""), description="the same")
+    oidc_address: str = Field("", description="our own address as browsers know it, https://…")
+    oidc_scopes: str = Field("openid profile", description="what is asked of the provider")
+    oidc_hosts: str = Field(
+        "", description="host[:port] of its endpoints, besides the issuer's, between commas"
+    )
+    oidc_factor_amr: str = Field(
+        "", description="words of its amr that count as a second factor, as mfa,otp,hwk; empty: none"
+    )
+    oidc_factor_acr: str = Field("", description="its acr that count as one; they are asked for, too")
+    oidc_then: str = Field("/docs", pattern=r"^/[^/\\]|^/$", description="page after signing in, of our own")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    log_format: LogFormat = Field("text", description="of stderr: text or json; files are always json")
+    access_log: Literal["off", "errors", "writes", "all"] = Field(
+        "writes", description="requests that get a line in the access log"
+    )
 
     @model_validator(mode="after")
     def _come_together(self) -> Self:
@@ -84,9 +140,19 @@ class Settings(BaseSettings):
             raise PydanticCustomError(
                 "tls_files", "--tls-cert and --tls-key are given together or not at all"
             )
+        if self.oidc_issuer and not (self.oidc_client_id and self.oidc_address):
+            raise PydanticCustomError(
+                "oidc", "with an identity provider, XINGLIN_OIDC_CLIENT_ID and _ADDRESS are needed, too"
+            )
         if self.port_each and self.port + self.gateways - 1 > PORT_MAX:
             raise PydanticCustomError("port_each", "with a port each, the last gateway's would be too high")
         return self
+
+    @property
+    def second_factor_required(self) -> bool:
+        if self.staff_second_factor is None:
+            return not self.demo
+        return self.staff_second_factor == "required"
 
     @property
     def tls_files(self) -> tuple[Path, Path] | None:
@@ -94,6 +160,30 @@ class Settings(BaseSettings):
         if self.tls_cert is None or self.tls_key is None:
             return None
         return self.tls_cert, self.tls_key
+
+    @field_validator("real_name_address")
+    @classmethod
+    def _is_private(cls, address: str) -> str:
+        """Names and numbers leave the house encrypted, or do not leave this machine."""
+        loopback = ("http://127.0.0.1:", "http://localhost:", "http://[::1]:")
+        if address and not address.startswith(("https://", *loopback)):
+            raise PydanticCustomError("real_name_address", "the register is asked over https:// alone")
+        return address
+
+    @field_validator("oidc_issuer", "oidc_address")
+    @classmethod
+    def _is_encrypted(cls, address: str) -> str:
+        loopback = ("http://127.0.0.1:", "http://localhost:", "http://[::1]:")
+        if address and not address.startswith(("https://", *loopback)):
+            raise PydanticCustomError("oidc_address", "identity is asked and told over https:// alone")
+        return address
+
+    @field_validator("password_list")
+    @classmethod
+    def _can_be_read(cls, file: Path | None) -> Path | None:
+        if file is not None and not os.access(file, os.R_OK):
+            raise ValueError(f"{file} cannot be read")
+        return file
 
     @field_validator("trusted_proxies")
     @classmethod

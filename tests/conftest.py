@@ -11,6 +11,8 @@ import pytest
 
 from engine import database as db
 from engine import embedded_postgres
+from engine.vault.sealing import Profile
+from engine.vault.vault import Vault, made_masters
 
 _names = (f"t{os.getpid()}_{n}" for n in itertools.count())
 
@@ -39,3 +41,9 @@ async def database(postgres: embedded_postgres.EmbeddedPostgres) -> AsyncIterato
     admin = await asyncpg.connect(f"{server}/postgres")
     await admin.execute(f'drop database "{name}" with (force)')
     await admin.close()
+
+
+@pytest.fixture
+def vault() -> Vault:
+    """One of this test's own: no database knows its keys."""
+    return Vault(made_masters(), Profile.AES)

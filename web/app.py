@@ -13,6 +13,12 @@ from actors.metrics import exposition, samples
 from engine.domain.limits import BODY_BYTES_MAX
 from engine.settings import Settings
 from web import keys, stream  # noqa: F401
+from web.access_log import AccessLog
+from web.admin import break_glass as admin_break_glass  # noqa: F401
+from web.admin import settings_view, staff  # noqa: F401
+from web.admin import vault as admin_vault  # noqa: F401
+from web.auditing import Readings
+from web.auditors import routes as auditors_routes  # noqa: F401
 from web.desk import actors as desk_actors  # noqa: F401
 from web.desk import appointments as desk_appointments  # noqa: F401  (declares its routes, like those below)
 from web.desk import (  # noqa: F401
@@ -23,6 +29,7 @@ from web.desk import (  # noqa: F401
     schedules,
     suspensions,
     templates,
+    verification,
     waiting_times,
     what_if,
 )
@@ -32,11 +39,13 @@ from web.openapi import api
 from web.origins import Origins, from_ours
 from web.passwords import Passwords
 from web.patient import (  # noqa: F401
+    account,
     any_doctor,
     appointments,
     catalog,
     changes,
     conduct,
+    delegations,
     patients,
     sessions,
     substitute,
@@ -44,6 +53,9 @@ from web.patient import (  # noqa: F401
 )
 from web.patient import history as patient_history  # noqa: F401
 from web.patient.offers import Offers
+from web.privacy import accesses, corrections, erasures, export_page  # noqa: F401
+from web.privacy import consents as privacy_consents  # noqa: F401
+from web.privacy.export import exports
 from web.queues import (  # noqa: F401
     boards,
     calling,
@@ -60,21 +72,32 @@ from web.queues import (  # noqa: F401
 )
 from web.queues import screens as queue_screens  # noqa: F401
 from web.rate_limits import limited, limits_of
+from web.records import break_glass, reading  # noqa: F401
+from web.request_ids import identified, named, request_id_of
 from web.security_headers import secure
+from web.sessions import own as own_sessions  # noqa: F401
+from web.sessions.cookies import by_cookie
+from web.sign_in import administration, own_password, second_factor  # noqa: F401
+from web.sign_in.rules import STRICT
 
 READY_SECONDS_MAX: Final = 1.0
 
 
 def make_app() -> web.Application:
     """Without what handlers need: see web/keys.py; web/gateway.py fills it in."""
-    app = web.Application(middlewares=[measured], client_max_size=BODY_BYTES_MAX)
+    app = web.Application(middlewares=[identified, measured], client_max_size=BODY_BYTES_MAX)
     app[keys.OFFERS] = Offers()
     app[keys.PASSWORDS] = Passwords()
     app[keys.PROXIES], app[keys.RATE_LIMITS] = limits_of(Settings.model_construct())
     app[keys.ORIGINS] = Origins(frozenset())
+    app[keys.SIGN_IN_RULES] = STRICT
+    app[keys.ACCESS_LOG] = AccessLog("off", None, "")
+    api.must_be_complete()
     api.setup(app)  # brings the middleware that words what those after it raise
-    app.middlewares.extend((from_ours, limited))
-    app.on_response_prepare.append(secure)
+    app.middlewares.extend((from_ours, limited, by_cookie))
+    app.on_response_prepare.extend((secure, named))
+    app[keys.READINGS] = Readings()
+    app[keys.EXPORTS] = exports()
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
@@ -88,8 +111,10 @@ async def measured(request: web.Request, handler: Handler) -> web.StreamResponse
     resource = request.match_info.route.resource
     route = "none" if resource is None else f"{request.method} {resource.canonical}"
     counted = request.app[keys.METRICS]
+    seconds = time.perf_counter() - started
     counted.count(route, response.status)
-    counted.seconds.labels(route).observe(time.perf_counter() - started)
+    counted.seconds.labels(route).observe(seconds)
+    request.app[keys.ACCESS_LOG].note(route, response.status, seconds, request_id_of(request))
     return response
 
 

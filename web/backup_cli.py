@@ -137,7 +137,7 @@ def keep(context: click.Context, /) -> None:
     settings = _settings(context, {})
     os.nice(NICE)
     home = settings.home.resolve()
-    logs.configure("WARNING", home / "logs" / "backup.log")
+    logs.configure("WARNING", home / "logs" / "backup.log", "backup")
 
     def url() -> str | None:
         given = settings.database_url

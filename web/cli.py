@@ -9,14 +9,20 @@ from rich.console import Console
 
 from actors import ray_environment
 from engine.settings import Settings
+from web import audit_trail_cli
+from web.admin_cli import admin
 from web.backup_cli import KEY_FILE, backup, restore
 from web.command_line import DATABASE_URL as _DATABASE_URL
 from web.command_line import HOME as _HOME
 from web.command_line import fail as _fail
 from web.command_line import settings_of as _settings
+from web.consents_cli import consents
 from web.no_show_cli import no_show
+from web.oidc_cli import link_oidc, oidc_links_, unlink_oidc
 from web.policy_cli import policy
+from web.privacy_cli import privacy
 from web.staff_cli import staff
+from web.vault_cli import vault
 from web.waiting_times_cli import waiting_times
 
 
@@ -78,14 +84,19 @@ def import_(file: Path, **given: Any) -> None:
     Console().print(as_table(report))
 
 
-@main.command()
+@main.group(invoke_without_command=True)
 @_HOME
 @_DATABASE_URL
-def audit(**given: Any) -> None:
+@click.pass_context
+def audit(context: click.Context, /, **given: Any) -> None:
     """Compare journal, tables and replayed state.
 
-    Changes nothing, and may be run on a database in use. Exit status 1 when anything is wrong.
+    Changes nothing, and may be run on a database in use. Exit status 1 when anything is wrong. The commands
+    below are for who did and read what (docs/AUDIT.md).
     """
+    if context.invoked_subcommand is not None:
+        context.default_map = {context.invoked_subcommand: given}  # options before its name count, too
+        return
     from web.audit import audit_database, show
     from web.importing import DATABASE_FAILURES
 
@@ -133,9 +144,16 @@ def settings() -> None:
         click.echo(f"XINGLIN_{name.upper():<24} {getattr(current, name)!s:<28} {field.description}")
 
 
+audit_trail_cli.add_to(audit)
+main.add_command(admin)
 main.add_command(backup)
+main.add_command(consents)
 main.add_command(no_show)
 main.add_command(policy)
+main.add_command(privacy)
 main.add_command(restore)
+for _command in (link_oidc, unlink_oidc, oidc_links_):
+    staff.add_command(_command)
 main.add_command(staff)
+main.add_command(vault)
 main.add_command(waiting_times)

@@ -36,7 +36,11 @@ async def open_demo_staff(connection: asyncpg.Connection, catalog: Catalog) -> N
         new = NewStaff(username, name, hash_of(DEMO_PASSWORD), (role,), practitioner_id, is_demo=True)
         await records.add_staff(connection, new, new_id(), datetime.now(UTC))
     await connection.execute(
-        "update staff set disabled = false, failed_count = 0, locked_until = null where is_demo"
+        "update staff set disabled = false, failed_count = 0, lock_count = 0, locked_until = null,"
+        " failed_at = null where is_demo"
+    )
+    await connection.execute(
+        "delete from sign_in_address a using staff s where s.id = a.staff_id and s.is_demo"
     )
 
 

@@ -25,8 +25,10 @@ from aiohttp.typedefs import Handler
 
 from engine.domain.limits import BODY_BYTES_MAX
 from engine.domain.refusal import Reason, Refusal
+from engine.vault.failed import VaultBehind
 from web import keys
 from web.faults import BOOKINGS, INVALID, PENALTIES, RULES, TABLE, WISHES, Fault, Language, Text
+from web.request_ids import request_id_of
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +39,8 @@ _MEMBER_CHARS_MAX: Final = 64  # of a client's own key, when we name it back
 _CHALLENGES: Final[dict[str, str]] = {
     Fault.UNAUTHENTICATED: 'Bearer realm="xinglin"',
     Fault.TOKEN_EXPIRED: 'Bearer realm="xinglin", error="invalid_token", error_description="expired"',
+    Fault.SESSION_ENDED: 'Bearer realm="xinglin", error="invalid_token", error_description="ended"',
+    Fault.REFRESH_REUSED: 'Bearer realm="xinglin", error="invalid_token", error_description="reused"',
     Fault.SIGN_IN_REFUSED: 'Bearer realm="xinglin"',
 }
 
@@ -131,6 +135,9 @@ def refused(refusal: Refusal, **members: object) -> Problem:
         at = told.get(name)
         if isinstance(at, int):
             told[name] = datetime.fromtimestamp(at / 1000, UTC)
+    lacking = told.get("consents")
+    if isinstance(lacking, str):
+        told["consents"] = lacking.split(",")
     problem = Problem(refusal.reason)
     problem.members = {**told, **members}
     return problem
@@ -190,6 +197,7 @@ DATABASE_AWAY: Final = (
     asyncpg.CannotConnectNowError,
     asyncpg.TooManyConnectionsError,
     asyncpg.InterfaceError,  # the connection or the pool is closed
+    VaultBehind,  # a master key is newer than what this gateway has read: it reads again within seconds
     ConnectionError,
     TimeoutError,
 )
@@ -210,8 +218,11 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         # Not logged: while the database is away this is every request, and /readyz already says why.
         return Problem(Fault.DATABASE_DOWN).response(request)
     except Exception:
-        request_id = secrets.token_hex(8)
-        log.exception("request %s: %s %s failed", request_id, request.method, request.path)
+        request_id = request_id_of(request) or secrets.token_hex(16)
+        resource = request.match_info.route.resource
+        # The route's pattern: a path may hold anything that somebody typed.
+        route = "no route" if resource is None else f"{request.method} {resource.canonical}"
+        log.exception("request %s: %s failed", request_id, route)
         return Problem(Fault.INTERNAL, request_id=request_id).response(request)
 
 

@@ -19,8 +19,32 @@ class Fault(StrEnum):
     INVALID_IDEMPOTENCY_KEY = "invalid_idempotency_key"
     UNAUTHENTICATED = "unauthenticated"
     TOKEN_EXPIRED = "token_expired"
+    SESSION_ENDED = "session_ended"
+    REFRESH_REUSED = "refresh_reused"
+    CSRF_REFUSED = "csrf_refused"
+    NO_SUCH_SIGN_IN = "no_such_sign_in"
     SIGN_IN_REFUSED = "sign_in_refused"
+    OTP_NEEDED = "otp_needed"
+    SECOND_FACTOR_NEEDED = "second_factor_needed"
+    PASSWORD_CHANGE_NEEDED = "password_change_needed"
+    SIGN_IN_STEP_OVER = "sign_in_step_over"
+    OIDC_STATE_REFUSED = "oidc_state_refused"
+    OIDC_NOT_LINKED = "oidc_not_linked"
+    OIDC_FACTOR_NEEDED = "oidc_factor_needed"
+    PROOF_REFUSED = "proof_refused"
+    CODE_WRONG = "code_wrong"
+    NO_PENDING_SECOND_FACTOR = "no_pending_second_factor"
+    NO_SECOND_FACTOR = "no_second_factor"
+    PASSWORD_UNFIT = "password_unfit"
     FORBIDDEN = "forbidden"
+    OUT_OF_RELATION = "out_of_relation"
+    NOT_BY_ONESELF = "not_by_oneself"
+    NOT_BY_MAKER = "not_by_maker"
+    ONLY_AT_THE_MACHINE = "only_at_the_machine"
+    STAFF_REFUSED = "staff_refused"
+    NO_SUCH_STAFF = "no_such_staff"
+    NO_SUCH_BREAK_GLASS = "no_such_break_glass"
+    ALREADY_REVIEWED = "already_reviewed"
     NOT_FOUND = "not_found"
     NO_SUCH_DEPARTMENT = "no_such_department"
     NO_SUCH_PRACTITIONER = "no_such_practitioner"
@@ -33,10 +57,26 @@ class Fault(StrEnum):
     DELEGATION_REVOKED = "delegation_revoked"
     CHILD_IS_GROWN_UP = "child_is_grown_up"
     ID_DIGITS_MISMATCH = "id_digits_mismatch"
+    REAL_NAME_MISMATCH = "real_name_mismatch"
+    TOO_MANY_MISMATCHES = "too_many_mismatches"
+    GUARDIAN_NEEDED = "guardian_needed"
+    PERSON_MUST_CONSENT = "person_must_consent"
+    NO_SUCH_DELEGATION = "no_such_delegation"
+    DELEGATION_DECIDED = "delegation_decided"
+    PAYING_NOT_DELEGATED = "paying_not_delegated"
+    PHONE_CODE_REFUSED = "phone_code_refused"
+    PHONE_UNAVAILABLE = "phone_unavailable"
     PENALTY_OVER = "penalty_over"
     ALREADY_APPEALED = "already_appealed"
     NO_OPEN_APPEAL = "no_open_appeal"
     WAY_UNKNOWN = "way_unknown"
+    NO_SUCH_CONSENT = "no_such_consent"
+    CONSENT_OUTDATED = "consent_outdated"
+    CONSENT_OF_WHOM = "consent_of_whom"
+    ERASURE_BLOCKED = "erasure_blocked"
+    ERASURE_REFUSED = "erasure_refused"
+    EXPORT_BUSY = "export_busy"
+    CORRECTION_REFUSED = "correction_refused"
     WISH_IMPOSSIBLE = "wish_impossible"
     WISH_TOO_WIDE = "wish_too_wide"
     BODY_TOO_LARGE = "body_too_large"
@@ -167,6 +207,14 @@ TABLE: Final[dict[str, Row]] = {
         409,
         Text("预约已取消", "Already cancelled"),
         Text("该预约已经取消。", "This appointment has been cancelled."),
+    ),
+    Reason.CONSENT_NEEDED: Row(
+        403,
+        Text("需要先同意", "Consent needed"),
+        Text(
+            "请先阅读并同意本院的告知书（见 consents），也可以到窗口办理。",
+            "Please read and agree to the texts that consents names first, or come to the window.",
+        ),
     ),
     Reason.NOT_ELIGIBLE: Row(
         403, Text("不符合预约条件", "Not eligible"), Text("不符合预约条件。", "This booking is not allowed.")
@@ -629,6 +677,150 @@ TABLE: Final[dict[str, Row]] = {
         ),
         retry_after=1,
     ),
+    Reason.BILL_UNKNOWN: Row(
+        404,
+        Text("没有该账单", "No such bill"),
+        Text(
+            "没有找到该账单，请刷新后重试。",
+            "There is no such bill; please reload and try again.",
+        ),
+    ),
+    Reason.BILL_UNFIT: Row(
+        422,
+        Text("账单内容有误", "The bill is wrong"),
+        Text(
+            "账单或退款的明细有误，原因见 why，没有执行。",
+            "The lines are wrong for the reason given in why; nothing was done.",
+        ),
+    ),
+    Reason.BILL_PAID: Row(
+        409,
+        Text("账单已支付", "Already paid"),
+        Text(
+            "该账单已支付或无需支付，请勿重复付款。",
+            "This bill is paid, or there is nothing to pay; please do not pay again.",
+        ),
+    ),
+    Reason.BILL_CLOSED: Row(
+        409,
+        Text("账单已关闭", "The bill is closed"),
+        Text(
+            "该账单已关闭，无需再付款；如已付款，将原路退回。",
+            "This bill is closed. Do not pay it; money that was paid all the same is sent back.",
+        ),
+    ),
+    Reason.WRONG_BILL_STATE: Row(
+        409,
+        Text("账单状态不允许", "Not in this state of the bill"),
+        Text(
+            "账单当前的状态不允许此操作。",
+            "The bill is not in a state that allows this.",
+        ),
+    ),
+    Reason.PROVIDER_OFF: Row(
+        409,
+        Text("不支持该支付方式", "Not offered here"),
+        Text(
+            "本院未开通该支付方式，请换一种方式支付。",
+            "This hospital does not offer that way of paying; please choose another.",
+        ),
+    ),
+    Reason.AT_HOSPITAL_NOT_ALLOWED: Row(
+        403,
+        Text("不能到院支付", "Not to be paid at the hospital"),
+        Text(
+            "该账单不能选择到院支付，原因见 why，请在线支付。",
+            "This bill cannot be paid at the hospital for the reason given in why; please pay online.",
+        ),
+    ),
+    Reason.PAYMENT_UNDER_WAY: Row(
+        409,
+        Text("正在支付中", "A payment is under way"),
+        Text(
+            "该账单已有一笔支付正在进行，请先完成它，或稍候再试。",
+            "A payment of this bill is under way; finish that one, or try again in a moment.",
+        ),
+    ),
+    Reason.TOO_MANY_PAYMENTS: Row(
+        409,
+        Text("次数过多", "Too many times"),
+        Text(
+            "该账单的支付或退款次数已达上限 {limit}，请到收费窗口办理。",
+            "The limit of {limit} for this bill is reached; please come to the cashier.",
+        ),
+    ),
+    Reason.NO_SUCH_PAYMENT: Row(
+        404,
+        Text("没有该笔支付", "No such payment"),
+        Text(
+            "该账单没有这笔支付。",
+            "The bill has no such payment.",
+        ),
+    ),
+    Reason.FOREIGN_MERCHANT: Row(
+        403,
+        Text("不是本院的交易", "Not our transaction"),
+        Text(
+            "商户号或支付渠道与本院的订单不符，没有执行。",
+            "Merchant or provider are not those of our order; nothing was done.",
+        ),
+    ),
+    Reason.AMOUNT_MISMATCH: Row(
+        422,
+        Text("金额不符", "Another amount"),
+        Text(
+            "金额与账单不符，没有执行。",
+            "The amount is not that of the bill; nothing was done.",
+        ),
+    ),
+    Reason.CURRENCY_MISMATCH: Row(
+        422,
+        Text("币种不符", "Another currency"),
+        Text(
+            "只接受人民币，没有执行。",
+            "Only CNY is taken; nothing was done.",
+        ),
+    ),
+    Reason.PAYMENT_CONTRADICTS: Row(
+        409,
+        Text("交易相互矛盾", "Contradicts what is known"),
+        Text(
+            "该订单已记录了另一笔交易，没有执行，请收费窗口核对。",
+            "Another transaction is known for this order; nothing was done and the cashier must look at it.",
+        ),
+    ),
+    Reason.NO_SUCH_REFUND: Row(
+        404,
+        Text("没有该笔退款", "No such refund"),
+        Text(
+            "该账单没有这笔退款。",
+            "The bill has no such refund.",
+        ),
+    ),
+    Reason.REFUND_TOO_LARGE: Row(
+        409,
+        Text("退款超出实付", "More than was paid"),
+        Text(
+            "退款超出该项尚可退的金额（{limit} 分），没有执行。",
+            "That is more than the {limit} fen which are left to refund; nothing was done.",
+        ),
+    ),
+    Reason.REFUND_UNSETTLED: Row(
+        409,
+        Text("退款结果未定", "The refund is unsettled"),
+        Text(
+            "该笔退款在支付渠道的结果未定，确定失败后才能由窗口退款。",
+            "The provider may still pay this refund; the desk may only after the provider has refused.",
+        ),
+    ),
+    Reason.REFUND_CONTRADICTS: Row(
+        409,
+        Text("退款相互矛盾", "Contradicts what is known"),
+        Text(
+            "该笔退款已以另一方式完成，没有执行，请收费窗口核对。",
+            "This refund was done in another way; nothing was done and the cashier must look at it.",
+        ),
+    ),
     Reason.TOO_LATE: Row(
         503,
         Text("处理超时", "Not done in time"),
@@ -685,6 +877,104 @@ TABLE: Final[dict[str, Row]] = {
             "The token has expired; get another with the refresh token, or sign in again.",
         ),
     ),
+    Fault.SESSION_ENDED: Row(
+        401,
+        Text("登录已结束", "The session has ended"),
+        Text(
+            "您已退出登录，或登录因超时、权限变更等原因已结束，请重新登录。",
+            "You have signed out, or the session has ended by its time or a change of rights; sign in again.",
+        ),
+    ),
+    Fault.REFRESH_REUSED: Row(
+        401,
+        Text("登录凭证已被使用过", "Refresh token used before"),
+        Text(
+            "该 refresh_token 早已换过新的令牌，再次出现说明它可能被他人复制；"
+            "为安全起见，本次登录已结束，请重新登录。",
+            "This refresh token had been exchanged before: somebody may have copied it. The session has"
+            " ended; sign in again.",
+        ),
+    ),
+    Fault.CSRF_REFUSED: Row(
+        403,
+        Text("缺少防伪令牌", "CSRF token missing"),
+        Text(
+            "用 Cookie 登录的网页在提交时须带 X-CSRF-Token（见 GET /api/v1/sessions/current），"
+            "且只能由本站网页发出。",
+            "With a cookie, a request that changes something carries X-CSRF-Token, which GET"
+            " /api/v1/sessions/current tells, and comes from a page of ours.",
+        ),
+    ),
+    Fault.NO_SUCH_SIGN_IN: Row(
+        404,
+        Text("没有该登录", "No such sign-in"),
+        Text("没有找到该登录，它可能已经结束。", "You have no such session; it may have ended."),
+    ),
+    Fault.OTP_NEEDED: Row(
+        403,
+        Text("需要动态验证码", "A code is needed"),
+        Text(
+            "请同时提交身份验证器上的六位动态码（otp），或一个恢复码。",
+            "Send the six digits of your authenticator as otp, or a recovery code.",
+        ),
+    ),
+    Fault.SECOND_FACTOR_NEEDED: Row(
+        403,
+        Text("请先绑定身份验证器", "Set up a second factor first"),
+        Text(
+            "密码正确，但尚未绑定身份验证器。请用 step_token 在 {expires_in} 秒内完成绑定。",
+            "The password is right, but there is no second factor yet: use step_token to set one up within"
+            " {expires_in} seconds.",
+        ),
+    ),
+    Fault.PASSWORD_CHANGE_NEEDED: Row(
+        403,
+        Text("请先修改密码", "Change your password first"),
+        Text(
+            "密码由他人设置或已到期。请用 step_token 在 {expires_in} 秒内设置新密码。",
+            "Somebody else chose this password, or it is too old: use step_token to set a new one within"
+            " {expires_in} seconds.",
+        ),
+    ),
+    Fault.SIGN_IN_STEP_OVER: Row(
+        403,
+        Text("该步骤已失效", "This step is over"),
+        Text("step_token 已用过或已过期，请重新登录。", "step_token was used or has expired; sign in again."),
+    ),
+    Fault.PROOF_REFUSED: Row(
+        403,
+        Text("密码或验证码不正确", "The password or code is wrong"),
+        Text(
+            "密码或验证码不正确，或尝试次数过多，请稍后再试。",
+            "The password or the code is wrong, or was tried too often; try again later.",
+        ),
+    ),
+    Fault.CODE_WRONG: Row(
+        422,
+        Text("验证码不正确", "The code is wrong"),
+        Text(
+            "验证码不正确或已用过，请等待下一个动态码，并检查手机时间。",
+            "The code is wrong or was used; wait for the next one, and look at the telephone's clock.",
+        ),
+    ),
+    Fault.NO_PENDING_SECOND_FACTOR: Row(
+        409,
+        Text("没有待确认的绑定", "Nothing to confirm"),
+        Text(
+            "没有待确认的身份验证器，或已超时，请重新开始绑定。",
+            "Nothing waits to be confirmed; begin again.",
+        ),
+    ),
+    Fault.NO_SECOND_FACTOR: Row(
+        409,
+        Text("未绑定身份验证器", "No second factor"),
+        Text("当前账号没有绑定身份验证器。", "This account has no second factor."),
+    ),
+    Fault.PASSWORD_UNFIT: Row(
+        422,
+        Text("密码不符合要求", "This password will not do"),
+        Text("新密码不符合要求，原因见 errors。", "The new password will not do; errors says why."),
+    ),
     Fault.SIGN_IN_REFUSED: Row(
         401,
         Text("登录失败", "Sign-in refused"),
@@ -700,6 +990,61 @@ TABLE: Final[dict[str, Row]] = {
             "该操作不在您的岗位权限或所管科室范围内；由角色决定时，可操作的角色见 roles。",
             "Your roles or your department do not cover this; roles lists who may, where roles decide it.",
         ),
+    ),
+    Fault.OUT_OF_RELATION: Row(
+        403,
+        Text("与该患者无就诊关系", "Not your patient"),
+        Text(
+            "医生只能查阅本人的患者，护士和窗口只能查阅今天在本科室的患者。确有需要时，医生和护士可说明理由申请紧急授权："
+            "POST /api/v1/break-glass，有效 60 分钟，逐条复核。",
+            "Doctors read their own patients, nurses and desks those who are in the department today. In an"
+            " emergency, doctors and nurses break the glass with a reason: POST /api/v1/break-glass gives 60"
+            " minutes, and every one is reviewed.",
+        ),
+    ),
+    Fault.NOT_BY_ONESELF: Row(
+        403,
+        Text("不能对本人操作", "Not to oneself"),
+        Text(
+            "该操作须由他人对您的账号进行，或由他人复核。",
+            "Somebody else must do this to your account, or review what you have done.",
+        ),
+    ),
+    Fault.NOT_BY_MAKER: Row(
+        403,
+        Text("建账与授权须分开", "Not by who made it"),
+        Text(
+            "新建该账号的人不能再为其授予岗位，请由另一位安全管理员操作。",
+            "Who made this account does not give it roles as well: ask another security administrator.",
+        ),
+    ),
+    Fault.ONLY_AT_THE_MACHINE: Row(
+        403,
+        Text("须在服务器上操作", "Only at the machine"),
+        Text(
+            "管理员的岗位、停用、密码和身份验证器只能在服务器上用 xinglin staff 命令办理。",
+            "Administrators are made, changed, disabled and let in again at the machine, with xinglin staff.",
+        ),
+    ),
+    Fault.STAFF_REFUSED: Row(
+        422,
+        Text("账号内容不符合要求", "The account cannot be so"),
+        Text("没有作任何更改：{why}", "Nothing was changed: {why}"),
+    ),
+    Fault.NO_SUCH_STAFF: Row(
+        404,
+        Text("没有该职工账号", "No such staff account"),
+        Text("没有找到该职工账号。", "There is no such account of staff."),
+    ),
+    Fault.NO_SUCH_BREAK_GLASS: Row(
+        404,
+        Text("没有该紧急授权", "No such breaking of the glass"),
+        Text("没有找到该紧急授权记录。", "There is no such record."),
+    ),
+    Fault.ALREADY_REVIEWED: Row(
+        409,
+        Text("已经复核", "Reviewed already"),
+        Text("该紧急授权已有复核结论，不再更改。", "It has been judged, and stays as it was judged."),
     ),
     Fault.NOT_FOUND: Row(
         404, Text("没有找到", "Not found"), Text("请求的内容不存在。", "There is nothing at this address.")
@@ -736,6 +1081,78 @@ TABLE: Final[dict[str, Row]] = {
             "该证件号码已登记，但与所填姓名、出生日期或性别不一致，请核对或到窗口办理。",
             "This identity is known, but with another name, birth date or sex; check them, or ask us.",
         ),
+    ),
+    Fault.REAL_NAME_MISMATCH: Row(
+        409,
+        Text("姓名与证件号码不符", "Name and number do not match"),
+        Text(
+            "实名核验未通过：姓名与证件号码不一致，请核对后重试，或携带证件到窗口办理。",
+            "The register of real names does not know this number under this name; check both, or bring the"
+            " document to the desk.",
+        ),
+    ),
+    Fault.TOO_MANY_MISMATCHES: Row(
+        429,
+        Text("今日核验次数已用完", "Too many mismatches today"),
+        Text(
+            "姓名与证件号码多次不符（每日最多 {limit} 次），请明天再试，或携带证件到窗口办理。",
+            "Names and numbers did not match {limit} times within a day; try again tomorrow, or bring the"
+            " document to the desk.",
+        ),
+    ),
+    Fault.PAYING_NOT_DELEGATED: Row(
+        403,
+        Text("未授权支付", "Paying was not allowed"),
+        Text(
+            "该就诊人没有授权当前账号为其支付。",
+            "This patient does not let this account pay for them.",
+        ),
+    ),
+    Fault.GUARDIAN_NEEDED: Row(
+        409,
+        Text("需要监护人办理", "A guardian is needed"),
+        Text(
+            "未满 14 周岁的就诊人须由监护人添加：监护人先在本账号添加本人，再以“子女”或“被监护人”添加。",
+            "Who is under 14 is added by a guardian: add yourself first, then the child as child or ward.",
+        ),
+    ),
+    Fault.PERSON_MUST_CONSENT: Row(
+        409,
+        Text("须本人同意", "The person must consent"),
+        Text(
+            "该就诊人已有自己的账号，请重新添加，由其本人同意。",
+            "This person has an account of their own by now; add them again, and they are asked there.",
+        ),
+    ),
+    Fault.NO_SUCH_DELEGATION: Row(
+        404,
+        Text("没有该授权或申请", "No such delegation"),
+        Text(
+            "没有找到该授权或申请，或它与当前账号无关。",
+            "There is no such right or request, or it does not concern you.",
+        ),
+    ),
+    Fault.DELEGATION_DECIDED: Row(
+        409,
+        Text("该申请已处理或已过期", "Already decided"),
+        Text(
+            "该申请已被答复、撤回或已过期，请重新申请。",
+            "This request was answered or withdrawn, or is over; it has to be made anew.",
+        ),
+    ),
+    Fault.PHONE_CODE_REFUSED: Row(
+        422,
+        Text("手机号授权无效", "The phone code was refused"),
+        Text(
+            "手机号授权码无效或已使用，请重新授权。",
+            "WeChat refused this code; ask the person for their number again.",
+        ),
+    ),
+    Fault.PHONE_UNAVAILABLE: Row(
+        503,
+        Text("暂时无法绑定手机号", "Phones cannot be bound now"),
+        Text("微信暂时无法提供手机号，请稍后重新授权。", "WeChat does not answer; try again in a moment."),
+        retry_after=5,
     ),
     Fault.TOO_MANY_PATIENTS: Row(
         409,
@@ -878,6 +1295,30 @@ TABLE: Final[dict[str, Row]] = {
             "This hospital takes payment at the window only for now (at_hospital).",
         ),
     ),
+    Fault.OIDC_STATE_REFUSED: Row(
+        400,
+        Text("登录已失效", "Sign-in is over"),
+        Text(
+            "这次登录不是从本浏览器发起的，或已超过十分钟，请重新登录。",
+            "This sign-in did not begin in this browser, or it took longer than ten minutes; sign in again.",
+        ),
+    ),
+    Fault.OIDC_NOT_LINKED: Row(
+        403,
+        Text("账号未关联", "Not linked"),
+        Text(
+            "统一身份认证已通过，但尚未关联本系统的职工账号，请联系管理员。",
+            "The identity provider knows you, but no account here is linked to you; ask an administrator.",
+        ),
+    ),
+    Fault.OIDC_FACTOR_NEEDED: Row(
+        403,
+        Text("需要双因素认证", "A second factor is needed"),
+        Text(
+            "请在统一身份认证中使用双因素认证后重新登录。",
+            "Sign in at the identity provider with a second factor, then come back.",
+        ),
+    ),
     Fault.UNSUPPORTED_GRANT: Row(
         422,
         Text("不支持的登录方式", "Unsupported grant"),
@@ -955,6 +1396,57 @@ TABLE: Final[dict[str, Row]] = {
             "Another week is being reckoned; retry shortly.",
         ),
         retry_after=10,
+    ),
+    Fault.NO_SUCH_CONSENT: Row(
+        404,
+        Text("没有该告知书", "No such text"),
+        Text("没有这种告知书，或没有可以撤回的同意。", "There is no such text, or no consent to withdraw."),
+    ),
+    Fault.CONSENT_OUTDATED: Row(
+        409,
+        Text("告知书已更新", "The text is not the newest"),
+        Text(
+            "告知书已更新为 {newest} 版，请重新阅读后再同意。",
+            "Version {newest} is in force now; read it, then agree to it.",
+        ),
+    ),
+    Fault.CONSENT_OF_WHOM: Row(
+        422,
+        Text("请说明为谁同意", "Say for whom"),
+        Text(
+            "监护人同意书须针对一位就诊人，请填写 patient_id。",
+            "A guardian agrees for one child: give patient_id.",
+        ),
+    ),
+    Fault.ERASURE_BLOCKED: Row(
+        409,
+        Text("暂不能删除", "Not yet"),
+        Text(
+            "还有未办结的事项（见 obstacles），请先取消预约、撤回候补或等待处理完毕。",
+            "Some things are not settled (see obstacles): cancel, withdraw or wait for them first.",
+        ),
+    ),
+    Fault.ERASURE_REFUSED: Row(
+        403,
+        Text("不能代为删除", "Not yours to erase"),
+        Text(
+            "只有本人或监护人可以要求删除，且证件号码后四位须相符。",
+            "Only the person or a child's guardian may ask, naming the document's last four characters.",
+        ),
+    ),
+    Fault.EXPORT_BUSY: Row(
+        503,
+        Text("导出繁忙", "Exports are busy"),
+        Text("正在为其他人导出，请稍后再试。", "Others are exporting just now; retry shortly."),
+        retry_after=5,
+    ),
+    Fault.CORRECTION_REFUSED: Row(
+        409,
+        Text("不能这样更正", "Not corrected like this"),
+        Text(
+            "证件号码与该就诊人不符，或没有需要更正的内容，或信息已删除。",
+            "The document is not this patient's, or nothing differs, or the data is erased.",
+        ),
     ),
     Fault.NO_SUCH_ROOM: Row(
         422,
@@ -1131,6 +1623,15 @@ RULES: Final[dict[str, Text]] = {
         "当前账号为该就诊人预约的权限已到期或已撤销，请先续期或重新添加就诊人。",
         "This account's right to book for this patient has ended; renew it, or add the patient again.",
     ),
+    "delegation_without_booking": Text(
+        "该就诊人没有授权当前账号为其预约。",
+        "This patient lets this account see, but not book for them.",
+    ),
+    "real_name_required": Text(
+        "本院要求实名核验后预约；该就诊人尚未核验，请稍后再试，或携带证件到窗口核验。",
+        "Patients book here once their real name is verified, and this one's is not yet; try again later, or"
+        " bring the document to the desk.",
+    ),
     "day_appointments_max": Text(
         "该就诊人当天在全院已有 {limit} 个号，达到每日上限。",
         "This patient already has {limit} numbers on that day, over all departments: the most allowed.",
@@ -1230,6 +1731,7 @@ PENALTIES: Final[dict[str, Text]] = {
 """What `not_eligible` says where a hospital's own conduct rule stopped somebody, for each offence."""
 
 INVALID: Final[dict[str, Text]] = {
+    "delegation_until": Text("须在今天起 {days} 天之内", "must lie within {days} days from today"),
     "session_twice": Text(
         "同一天的同一午别出现了两次", "the same session of the same weekday is there twice"
     ),
@@ -1242,6 +1744,15 @@ INVALID: Final[dict[str, Text]] = {
     "department_above": Text(
         "请填写其下级科室，患者在那里挂号", "has departments below it, and patients book those"
     ),
+    "password_too_short": Text("密码至少 {min} 个字符", "must have at least {min} characters"),
+    "password_too_long": Text("密码最多 {max} 个字符", "must have at most {max} characters"),
+    "password_too_plain": Text(
+        "密码须包含大写字母、小写字母、数字、其他符号中的至少 {kinds} 种",
+        "must mix at least {kinds} of small letters, capitals, digits and other signs",
+    ),
+    "password_has_name": Text("密码不能包含用户名或姓名", "must not have the username or the name in it"),
+    "password_common": Text("密码过于常见，容易被猜到", "is too common, or too easily guessed"),
+    "password_used_before": Text("不能使用现在或近期用过的密码", "was used before"),
     "missing": Text("缺少必填项", "is required"),
     "extra_forbidden": Text("未知的字段", "is not a known field"),
     "model_type": Text("须为 JSON 对象", "must be an object"),

@@ -31,11 +31,21 @@ from engine.records.conduct import review_recent
 from engine.records.no_show_models import Nights
 from engine.records.policies import load_policy, of_settings
 from engine.records.policy_file import PolicyRefused
+from engine.records.real_names import forget_guesses
 from engine.records.request_keys import forget_keys
+from engine.records.sessions import forget_ended
+from engine.records.sign_ins import forget as forget_sign_ins
 from engine.settings import Settings
+from engine.vault.memory import no_core_files
+from engine.vault.opening import follow as follow_vault
+from engine.vault.opening import kek_of, open_vault
 from engine.views.availability import Availability
+from integrations.oidc.client import OidcClient
+from integrations.real_name.client import RealNameClient, Register
 from integrations.wechat.client import WeChatClient
 from web import keys
+from web.access_log import AccessLog
+from web.admin.alerts import Alerts
 from web.admission import Admission
 from web.app import make_app
 from web.attendance import mark_no_shows, release_unconfirmed
@@ -45,6 +55,7 @@ from web.desk.actors import ActorBoard
 from web.desk.indicators import IndicatorBoard
 from web.desk.what_if import BookedTimes
 from web.door import Door, Patience
+from web.erasing import erasures_of
 from web.file_limit import OTHERS as OTHER_FILES
 from web.file_limit import raise_file_limit
 from web.indicators_follower import STEP_SECONDS, Follower
@@ -53,6 +64,10 @@ from web.no_show_round import learn_nightly
 from web.origins import Origins, origins_of
 from web.patient.express import HoldLane
 from web.patient.pages import Pages
+from web.patient.real_names import ROUND_SECONDS as REAL_NAMES_SECONDS
+from web.patient.real_names import RealNames, verify_waiting
+from web.patient.rights_followed import follow_rights
+from web.privacy.rounds import rounds as privacy_rounds
 from web.queues.arrivals import ARRIVALS_SECONDS, wait_by_themselves
 from web.queues.copies import Copies
 from web.queues.errands import Attending
@@ -61,6 +76,11 @@ from web.queues.forecasts import Forecasts
 from web.queues.notices import Noticing, follow_notices
 from web.queues.screens import Screens
 from web.rate_limits import limits_of
+from web.sessions.cookies import Cookies
+from web.sessions.following import Following
+from web.sessions.terms import terms_of
+from web.sign_in.oidc import oidc_of, provider_of
+from web.sign_in.rules import rules_of
 from web.stream import Stream
 from web.suspension import Rehoming
 from web.tls import context_of, follow
@@ -90,13 +110,15 @@ class GatewayConfig:
     token_secret: bytes
     wechat_address: str | None
     wechat_app: tuple[str, str]
-    log_file: Path | None
+    register: Register | None
+    log_folder: Path | None
 
 
 class HttpGateway:
     def __init__(self, number: int, config: GatewayConfig) -> None:
         self._number = number
         self._name = f"gateway-{number}"
+        no_core_files()  # it will hold keys
         self._config = config
         self._metrics = GatewayMetrics()
         self._tasks: list[asyncio.Task[None]] = []
@@ -104,7 +126,13 @@ class HttpGateway:
         settings = config.settings
         self._policy = keys.PolicyInForce(of_settings(settings))
         self._fallback = self._policy.policy
-        logs.configure(config.settings.log_level, config.log_file)
+        folder = config.log_folder
+        logs.configure(
+            settings.log_level, folder and folder / f"{self._name}.log", self._name, settings.log_format
+        )
+        self._access_log = AccessLog(
+            settings.access_log, folder and folder / f"{self._name}.access.log", self._name
+        )
 
     async def start(self, lines: Lines, others: Others) -> str:
         """Everything read and every feed joined before the first request is taken."""
@@ -115,6 +143,9 @@ class HttpGateway:
         async with self._pool.acquire() as connection:
             catalog = await load_catalog(connection)
             self._availability = Availability(catalog, [])
+            vault = await open_vault(connection, settings)
+            erasures = erasures_of(settings)  # of this machine's home: the others' are theirs
+            await erasures.apply(connection, with_place=False)
         self._pages = Pages(self._availability, catalog.hospital.zone)
         raise_file_limit(settings.stream_connections_max)
         self._stream = Stream(
@@ -132,10 +163,21 @@ class HttpGateway:
         app[keys.SETTINGS] = settings
         app[keys.PROXIES], app[keys.RATE_LIMITS] = limits_of(settings)
         app[keys.ORIGINS] = Origins(origins_of(settings.origins))
+        app[keys.SIGN_IN_RULES] = rules_of(settings)
+        sessions = Following(self._stream)
         app[keys.TOKENS] = Tokens(
-            config.token_secret, settings.access_token_seconds, settings.refresh_token_seconds
+            config.token_secret,
+            settings.access_token_seconds,
+            settings.refresh_token_seconds,
+            revoked=sessions.revoked,
+            seen=sessions.seen,
         )
+        app[keys.COOKIES] = Cookies(config.token_secret)
+        app[keys.SESSION_TERMS] = terms_of(settings)
+        await sessions.read(self._pool)
         app[keys.POOL] = self._pool
+        app[keys.VAULT] = vault
+        app[keys.ERASURES] = erasures
         app[keys.ZONE] = catalog.hospital.zone
         app[keys.POLICY] = self._policy
         app[keys.DIRECTORY] = self._directory
@@ -157,8 +199,10 @@ class HttpGateway:
         app[keys.INDICATOR_BOARD] = indicator_board = IndicatorBoard(
             self._pool, self._availability, self._stream, catalog.hospital.zone
         )
+        alerts = Alerts(self._pool, self._stream, catalog.hospital.zone)
         app.on_shutdown.append(_close_stream)
         app[keys.METRICS] = self._metrics
+        app[keys.ACCESS_LOG] = self._access_log
         app[keys.OTHERS] = others
         app[keys.NAME] = self._name
         app[keys.FORECASTS] = forecasts = Forecasts(
@@ -177,6 +221,11 @@ class HttpGateway:
         if config.wechat_address is not None:
             app_id, app_secret = config.wechat_app
             app[keys.WECHAT] = WeChatClient(self._client, config.wechat_address, app_id, app_secret)
+        if config.register is not None:
+            app[keys.REAL_NAMES] = RealNames(RealNameClient(self._client, config.register))
+        if settings.oidc_issuer:
+            client = OidcClient(self._client, provider_of(settings))
+            app[keys.OIDC] = oidc_of(settings, client, config.token_secret)
         app[keys.ADMISSION] = Admission(settings.admitted_max, self._metrics.shed, self._metrics.admitted)
         patience = Patience(
             settings.head_seconds_max,
@@ -195,14 +244,19 @@ class HttpGateway:
         ).start()
         self._tasks = [asyncio.create_task(self._follow(shard_id)) for shard_id in range(settings.shards)] + [
             asyncio.create_task(follow_catalog(config.database_url, self._read_catalog)),
+            asyncio.create_task(sessions.run(config.database_url, self._pool)),
             asyncio.create_task(watch_lag(self._metrics.lag)),
+            asyncio.create_task(self._access_log.run()),
+            asyncio.create_task(follow_vault(vault, self._pool, partial(kek_of, settings))),
             asyncio.create_task(self._stream.run()),
             asyncio.create_task(feeds.run()),
             asyncio.create_task(forecasts.run()),
             asyncio.create_task(follow_notices(app, config.database_url)),
+            asyncio.create_task(follow_rights(app, config.database_url)),
             asyncio.create_task(screens.run()),
             asyncio.create_task(actor_board.run()),
             asyncio.create_task(indicator_board.run()),
+            asyncio.create_task(alerts.run(config.database_url)),
             asyncio.create_task(Errands(config.database_url, self._pool, _handlers(app)).run()),
             asyncio.create_task(go(config.database_url, _rounds(app, config.database_url))),
         ]
@@ -225,6 +279,7 @@ class HttpGateway:
             task.cancel()
         await self._client.close()
         await self._pool.close()
+        self._access_log.close()
 
     def metrics(self) -> list[Metric]:
         return samples(self._metrics.registry, self._name)
@@ -303,16 +358,21 @@ def _rounds(app: web.Application, database_url: str) -> list[Round]:
     async def forget() -> None:
         async with app[keys.POOL].acquire() as connection:
             await forget_keys(connection, datetime.now(UTC))
+            await forget_guesses(connection, datetime.now(UTC))
+            await forget_ended(connection, datetime.now(UTC))
+            await forget_sign_ins(connection, datetime.now(UTC))
 
     return [
         Round("arrivals", ARRIVALS_SECONDS, partial(wait_by_themselves, app)),
         Round("no shows", NO_SHOW_SECONDS, partial(mark_no_shows, app)),
         Round("no-show model", LEARN_LOOK_SECONDS, partial(learn_nightly, app, database_url)),
+        Round("real names", REAL_NAMES_SECONDS, partial(verify_waiting, app)),
         Round("unconfirmed", UNCONFIRMED_SECONDS, partial(release_unconfirmed, app)),
         Round("conduct", CONDUCT_SECONDS, review_conduct),
         Round("old keys", FORGET_SECONDS, forget),
         Round("indicators", STEP_SECONDS, Follower(database_url).step),
         Round("waiting times", WAITING_TIME_LOOK_SECONDS, partial(learn_waiting_times, app, database_url)),
+        *privacy_rounds(app),
         *app[keys.NOTICING].rounds(),
         *app[keys.WISHES].rounds(),
     ]

@@ -10,6 +10,7 @@ from typing import Final
 from rich.table import Table
 
 from engine import database, embedded_postgres
+from engine.audit.entries import Entry, operator, write
 from engine.records.hospital_file import HospitalFiles, read_hospital
 from engine.records.hospital_import import ImportReport, import_hospital
 from engine.settings import Settings
@@ -46,7 +47,10 @@ async def _import(url: str, files: HospitalFiles, settings: Settings) -> ImportR
         await database.migrate(connection)
         today = datetime.now(files.hospital.zone).date()
         # Gateways and shards of a running server hear of it by themselves, once this has committed.
-        return await import_hospital(connection, files, today, settings.publish_days)
+        async with connection.transaction():
+            report = await import_hospital(connection, files, today, settings.publish_days)
+            await write(connection, Entry("hospital_imported", operator()))
+        return report
     finally:
         await connection.close()
 

@@ -10,6 +10,8 @@ from engine.domain.policy import Policy
 from engine.settings import Settings
 
 if TYPE_CHECKING:  # names alone: web.auth and the connectors may themselves import this module
+    import asyncio
+
     import asyncpg
 
     from actors.changes import Changes
@@ -17,9 +19,13 @@ if TYPE_CHECKING:  # names alone: web.auth and the connectors may themselves imp
     from actors.directory import Directory
     from actors.metrics import GatewayMetrics
     from engine.records.no_show_models import Nights
+    from engine.vault.erasures import Erasures
+    from engine.vault.vault import Vault
     from engine.views.availability import Availability
     from integrations.wechat.client import WeChatClient
+    from web.access_log import AccessLog
     from web.admission import Admission
+    from web.auditing import Readings
     from web.auth import Tokens
     from web.client_address import Proxies
     from web.desk.actors import ActorBoard
@@ -29,22 +35,37 @@ if TYPE_CHECKING:  # names alone: web.auth and the connectors may themselves imp
     from web.passwords import Passwords
     from web.patient.offers import Offers
     from web.patient.pages import Pages
+    from web.patient.real_names import RealNames
     from web.queues.copies import Copies
     from web.queues.feeds import Feeds
     from web.queues.forecasts import Forecasts
     from web.queues.notices import Noticing
     from web.queues.screens import Screens
     from web.rate_limits import RateLimits
+    from web.sessions.cookies import Cookies
+    from web.sessions.terms import Terms
+    from web.sign_in.oidc import Oidc
+    from web.sign_in.rules import SignInRules
     from web.stream import Stream
     from web.wish_errands import Wishes
 
 SETTINGS: web.AppKey[Settings] = web.AppKey("settings", Settings)
 TOKENS: "web.AppKey[Tokens]" = web.AppKey("tokens")
+SESSION_TERMS: "web.AppKey[Terms]" = web.AppKey("session_terms")
+COOKIES: "web.AppKey[Cookies]" = web.AppKey("cookies")
+"""Absent where no console signs in with a cookie."""
 POOL: "web.AppKey[asyncpg.Pool]" = web.AppKey("pool")
+VAULT: "web.AppKey[Vault]" = web.AppKey("vault")
+"""What names, identity numbers and telephones are sealed and opened with."""
+ERASURES: "web.AppKey[Erasures]" = web.AppKey("erasures")
+EXPORTS: "web.AppKey[asyncio.Semaphore]" = web.AppKey("exports")
 WECHAT: "web.AppKey[WeChatClient]" = web.AppKey("wechat")
 """Absent where nobody can sign in with WeChat; sessions then answers unsupported_grant."""
+REAL_NAMES: "web.AppKey[RealNames]" = web.AppKey("real_names")
+"""Absent where there is no register: then desks alone verify people."""
 PASSWORDS: "web.AppKey[Passwords]" = web.AppKey("passwords")
 """Absent where nobody can sign in with a password."""
+SIGN_IN_RULES: "web.AppKey[SignInRules]" = web.AppKey("sign_in_rules")
 ZONE: web.AppKey[ZoneInfo] = web.AppKey("zone", ZoneInfo)
 """The hospital's zone, in which times are shown and 'today' begins."""
 
@@ -82,7 +103,12 @@ FEEDS: "web.AppKey[Feeds]" = web.AppKey("feeds")
 FORECASTS: "web.AppKey[Forecasts]" = web.AppKey("forecasts")
 NOTICING: "web.AppKey[Noticing]" = web.AppKey("noticing")
 SCREENS: "web.AppKey[Screens]" = web.AppKey("screens")
+OIDC: "web.AppKey[Oidc]" = web.AppKey("oidc")
+"""Absent where the hospital has no identity provider."""
 METRICS: "web.AppKey[GatewayMetrics]" = web.AppKey("metrics")
+ACCESS_LOG: "web.AppKey[AccessLog]" = web.AppKey("access_log")
+READINGS: "web.AppKey[Readings]" = web.AppKey("readings")
+"""What was noted of readings in the last hour."""
 OFFERS: "web.AppKey[Offers]" = web.AppKey("offers")
 ADMISSION: "web.AppKey[Admission]" = web.AppKey("admission")
 OTHERS: "web.AppKey[Others]" = web.AppKey("others")

@@ -11,7 +11,7 @@ import socket
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -21,19 +21,29 @@ from aiohttp import web as http
 
 from actors.cluster import START_SECONDS_MAX, Cluster, start_ray, stop_ray
 from engine import database, embedded_postgres, logs
+from engine.audit.signing_key import KeyFailed, SigningKey, key_of
 from engine.backup.failed import BackupFailed
 from engine.embedded_postgres import EmbeddedPostgres
 from engine.records.catalog import NOT_IMPORTED, load_catalog, publish_schedules
+from engine.records.erasure import Clock, erase_again
 from engine.records.hospital_file import read_hospital
 from engine.records.hospital_import import import_hospital
+from engine.records.plain_rows import seal_plain_rows
 from engine.records.policies import of_settings
 from engine.records.policy_file import PolicyRefused
 from engine.settings import Settings
+from engine.vault.erasures import ErasureFailed
+from engine.vault.failed import VaultFailed
+from engine.vault.memory import no_core_files
+from engine.vault.opening import open_vault
 from integrations.wechat.sandbox import sandbox_app
 from web import backup_beside
+from web.audit_notary import notarised
 from web.auth import SECRET_BYTES_MIN
 from web.demo_staff import DEMO_PASSWORD, DEMO_STAFF, close_demo_staff, open_demo_staff
+from web.erasing import erasures_of
 from web.gateway import GatewayConfig, HttpGateway
+from web.real_name_beside import register_of
 from web.tls import TlsFailed, context_of
 
 log = logging.getLogger(__name__)
@@ -51,7 +61,8 @@ class CannotStart(Exception):
 def serve(settings: Settings) -> None:
     """Runs until SIGTERM or Ctrl-C, then drains. Raises CannotStart with one clear line."""
     home = settings.home.resolve()
-    logs.configure("WARNING", None)
+    logs.configure("WARNING", None, "main", settings.log_format)
+    no_core_files()
     for number in range(settings.gateways if settings.port_each else 1):
         _check_port(settings.host, settings.port + number)
     if settings.tls_files is not None:
@@ -75,7 +86,12 @@ def serve(settings: Settings) -> None:
             url = server.url if server else settings.database_url.get_secret_value()  # type: ignore[union-attr]
             stack.enter_context(_ray(settings, prepare=partial(_prepare, url, settings)))
             asyncio.run(_run(settings, server, url, home))
-        except (embedded_postgres.PostgresFailed, database.DatabaseFailed) as failed:
+        except (
+            embedded_postgres.PostgresFailed,
+            database.DatabaseFailed,
+            VaultFailed,
+            ErasureFailed,
+        ) as failed:
             raise CannotStart(str(failed)) from None
         except PolicyRefused as refused:
             raise CannotStart(
@@ -134,10 +150,19 @@ async def _prepare_database(url: str, settings: Settings) -> None:
         if not await connection.fetchval(_LOCK):  # before the fence: the other one must not feel this
             raise _another(url)
         await database.check_durable(connection)
+        if settings.database_url is None:
+            await database.keep_rows_out_of_the_log(connection)
         await database.migrate(connection)
+        if settings.database_url is None:
+            await database.let_app_in(connection, embedded_postgres.app_password(settings.home.resolve()))
+        vault = await open_vault(connection, settings)  # before anybody writes about a person
+        await seal_plain_rows(connection, vault)
+        erasures = erasures_of(settings)
+        await erasures.apply(connection)
         # Whatever process of an earlier run still lives, it writes no more; a run may have other shards.
         await connection.execute("update shard set epoch = epoch + 1")
         catalog = await load_catalog(connection)
+        await erase_again(connection, erasures, Clock(datetime.now(UTC), catalog.hospital.zone))
         today = datetime.now(catalog.hospital.zone).date()
         if settings.demo and catalog.hospital == NOT_IMPORTED:
             with resources.as_file(DEMO_HOSPITAL) as folder:
@@ -160,19 +185,23 @@ async def _run(settings: Settings, server: EmbeddedPostgres | None, url: str, ho
     async with (
         _alone(url, stopping),
         backup_beside.archiving(settings, home),
+        notarised(url, home, _audit_key(settings, home), settings),
         _sandbox(settings) as wechat_address,
+        register_of(settings) as register,
     ):
+        working = _working_url(settings, server, url, home)
         log_folder = None if settings.ray_address else home / "logs"
         config = GatewayConfig(
-            settings,
-            url,
+            settings.model_copy(update={"home": home}),  # gateways have another working directory
+            working,
             _secret(home),
             wechat_address,
             (settings.wechat_app_id or "sandbox", settings.wechat_app_secret.get_secret_value() or "sandbox"),
-            log_folder and log_folder / "gateway.log",
+            register,
+            log_folder,
         )
         cluster = Cluster(
-            url,
+            working,
             settings.shards,
             settings.standbys,
             settings.gateways,
@@ -180,6 +209,7 @@ async def _run(settings: Settings, server: EmbeddedPostgres | None, url: str, ho
             partial(HttpGateway, config=config),
             settings.log_level,
             log_folder,
+            settings.log_format,
         )
         tasks = [asyncio.create_task(_publish_daily(url, settings))]
         if server is not None:
@@ -296,6 +326,22 @@ async def _publish_daily(url: str, settings: Settings) -> None:
         ) as error:
             log.warning("the next day could not be published yet: %s", error)
         await asyncio.sleep(PUBLISH_SECONDS)
+
+
+def _working_url(settings: Settings, server: EmbeddedPostgres | None, url: str, home: Path) -> str:
+    """With which gateways and shards connect: they may add to journal and audit, and not change them."""
+    if server is not None:
+        return server.url_of(database.APP_ROLE, embedded_postgres.app_password(home))
+    if settings.app_database_url is not None:
+        return settings.app_database_url.get_secret_value()
+    return database.as_app(url)
+
+
+def _audit_key(settings: Settings, home: Path) -> SigningKey:
+    try:
+        return key_of(home, settings.audit_key.get_secret_value())
+    except KeyFailed as failed:
+        raise CannotStart(str(failed)) from None
 
 
 def _secret(home: Path) -> bytes:

@@ -11,12 +11,14 @@ Which keywords a handler names says what it gets:
     path, query      a model, from the address; what does not fit is 404 not_found, 422 invalid_query
     body             a model, from JSON; anything else is 400, 413, 415 or 422
     idempotency_key  the Idempotency-Key header: 400 when it is missing or misspelled
-    account_id       who asks, 16 bytes; every route needs a patient's token unless it says security=None
-    staff            who asks, a web.auth.Staff, where the route says security="staff": 403 forbidden
-                     without one of its `roles`. Whether a department or a doctor is theirs, the handler asks
-                     web.auth.may_manage
-    who              whichever of the two asks, bytes or Staff, where the route says security="either"; its
-                     `roles` then are those of staff
+    account_id       who asks, 16 bytes, where the matrix of rights lets patients alone in
+    staff            who asks, a web.auth.Staff, where it lets staff alone in: 403 forbidden without one of
+                     the roles that it names. How far they may go (its scopes), the handler asks
+                     web.auth.may_manage or web/queues/rights.py
+    who              whichever of the two asks, bytes or Staff, where it lets both in
+
+Who may call it stands in web/rights/matrix.yaml, under the name of the handler: without a line there a route
+is not declared.
 
 It returns what its annotation says (a dataclass, a model, a list), or bytes that are that very JSON already,
 or a response of its own; it raises web.errors.Problem. Models forbid what they do not know.
@@ -43,15 +45,14 @@ from swagger_ui_bundle import swagger_ui_path
 
 from engine.domain.limits import BODY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX
 from engine.domain.refusal import Reason
-from engine.records.staff import Role
 from web.auth import Staff, account_of, staff_of, who_of
 from web.errors import Entry, Problem, expect, invalid, problems
 from web.faults import Fault
 from web.openapi_document import Json, as_3_0, document_of
+from web.rights.matrix import MATRIX, Matrix, Rights, Security
 from web.security_headers import PAGE_POLICY
 
 H = TypeVar("H", bound=Callable[..., Awaitable[object]])
-Security = Literal["bearer", "staff", "either"]
 
 _KEYWORDS: Final = {"path", "query", "body", "idempotency_key", "account_id", "staff", "who"}
 _BODY_FAULTS: Final = (
@@ -76,8 +77,7 @@ class Operation:
     status: int
     errors: tuple[str, ...]
     tags: tuple[str, ...]
-    security: Security | None
-    roles: tuple[str, ...]  # any of them will do; none named: all staff
+    rights: Rights
     path_adapter: TypeAdapter[Any] | None
     query_adapter: TypeAdapter[Any] | None
     body_adapter: TypeAdapter[Any] | None
@@ -90,11 +90,23 @@ class Operation:
     """What 202 answers, where it may have to wait for somebody's consent."""
 
     @property
+    def security(self) -> Security | None:
+        """Which tokens open it; None: it needs none."""
+        return self.rights.security
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Of staff, any of them will do; none named: all staff."""
+        return self.rights.roles
+
+    @property
     def faults(self) -> list[str]:
         """Every code this operation may answer, declared or following from what it takes."""
         codes: dict[str, None] = dict.fromkeys(self.errors)
         if self.security:
-            codes |= dict.fromkeys((Fault.UNAUTHENTICATED, Fault.TOKEN_EXPIRED))
+            codes |= dict.fromkeys((Fault.UNAUTHENTICATED, Fault.TOKEN_EXPIRED, Fault.SESSION_ENDED))
+        if self.security in ("staff", "either") and self.method != "GET":
+            codes[Fault.CSRF_REFUSED] = None  # by cookie
         if self.roles:
             codes[Fault.FORBIDDEN] = None
         if "idempotency_key" in self.keywords:
@@ -105,6 +117,7 @@ class Operation:
             codes[Fault.INVALID_QUERY] = None
         if self.body_adapter:
             codes |= dict.fromkeys(_BODY_FAULTS)
+        codes[Fault.MALFORMED_REQUEST] = None  # a head that is too long is one, wherever it goes
         codes[Fault.TOO_MANY_REQUESTS] = None
         codes[Fault.INTERNAL] = None
         return [str(code) for code in codes]
@@ -114,10 +127,18 @@ class Api:
     """The declared routes of one application."""
 
     def __init__(
-        self, title: str, version: str, description: str = "", tags: Mapping[str, str] | None = None
+        self,
+        title: str,
+        version: str,
+        description: str = "",
+        tags: Mapping[str, str] | None = None,
+        *,
+        rights: Matrix,
     ) -> None:
+        """`rights`: who may call each operation, by its id."""
         self._info = {"title": title, "version": version, "description": description}
         self._tags = dict(tags or {})
+        self._rights = rights
         self._operations: dict[str, Operation] = {}
 
     def route(
@@ -129,16 +150,13 @@ class Api:
         status: int = 200,
         errors: Iterable[Reason | Fault] = (),
         tags: Sequence[str] = (),
-        security: Security | None = "bearer",
-        roles: Sequence[str] = (),
         answer: Any = None,
         revalidated: bool = False,
         accepted: Any = None,
     ) -> Callable[[H], H]:
         """Declares a handler. `zh` is its summary in Chinese; its docstring is the English one.
 
-        `roles` are of engine.records.staff.Role, for the staff of security="staff" and "either": any of them
-        may; without, all staff.
+        Its name must have a line in the matrix of rights.
         `answer` names the documented type where the annotation cannot, as when the handler gives bytes;
         `accepted` is the type of a 202, which the handler gives as a response of its own.
         """
@@ -147,6 +165,9 @@ class Api:
             name = handler.__name__
             if name in self._operations:
                 raise TypeError(f"two handlers are called {name}; operation ids must differ")
+            rights = self._rights.get(name)
+            if rights is None:
+                raise TypeError(f"{name} has no line in the matrix of rights: who may call it?")
             hints = typing.get_type_hints(handler, include_extras=True)
             answered = answer if answer is not None else hints.pop("return", None)
             hints.pop("return", None)
@@ -157,15 +178,11 @@ class Api:
             )
             if unknown := keywords - _KEYWORDS:
                 raise TypeError(f"{name} asks for {sorted(unknown)}, which no request has")
-            if "account_id" in keywords and security is None:
+            if "account_id" in keywords and rights.security is None:
                 raise TypeError(f"{name} asks who it is but needs no token")
             for keyword, needed in (("account_id", "bearer"), ("staff", "staff"), ("who", "either")):
-                if keyword in keywords and security != needed:
-                    raise TypeError(f"{name} asks for {keyword} but its security is {security}")
-            if strange := set(roles) - set(Role):
-                raise TypeError(f"{name}: no roles are called {sorted(strange)}")
-            if roles and security not in ("staff", "either"):
-                raise TypeError(f"{name} names roles, which only staff have")
+                if keyword in keywords and rights.security != needed:
+                    raise TypeError(f"{name} asks for {keyword} but its security is {rights.security}")
             path_names = set(re.findall(r"{(\w+)}", path))
             path_model = hints.get("path")
             if path_names != (set(path_model.model_fields) if path_model else set()):
@@ -183,8 +200,7 @@ class Api:
                 status=status,
                 errors=tuple(str(code) for code in errors),
                 tags=tuple(tags),
-                security=security,
-                roles=tuple(map(str, roles)),
+                rights=rights,
                 path_adapter=TypeAdapter(path_model) if path_model else None,
                 query_adapter=TypeAdapter(hints["query"]) if "query" in hints else None,
                 body_adapter=TypeAdapter(hints["body"]) if "body" in hints else None,
@@ -199,6 +215,16 @@ class Api:
             return handler
 
         return declare
+
+    @property
+    def operations(self) -> list[Operation]:
+        """All that is declared."""
+        return list(self._operations.values())
+
+    def must_be_complete(self) -> None:
+        """Raises TypeError where a line of the matrix of rights has no route: its name may be misspelled."""
+        if lonely := self._rights.keys() - self._operations.keys():
+            raise TypeError(f"the matrix of rights has lines that no operation has: {sorted(lonely)}")
 
     def setup(self, app: web.Application) -> None:
         """Adds every declared route, the document, its page, and the middleware that words what is raised."""
@@ -471,7 +497,12 @@ api: Final = Api(
         "queues": "签到、候诊与叫号 / check-in, waiting and calling",
         "bills": "支付 / payment",
         "conduct": "处罚与申诉 / penalties and appeals",
+        "privacy": "个人信息权利 / consents, one's own data, being forgotten",
         "desk": "窗口与管理 / for the staff at the desk",
+        "records": "病历查阅与紧急授权 / reading patients' records, and breaking the glass",
+        "admin": "系统与安全管理员 / for the administrators",
+        "audit": "审计管理员 / for the audit administrator",
     },
+    rights=MATRIX,
 )
 """The patient-facing API: modules declare their routes on it; web/app.py imports them, then sets it up."""

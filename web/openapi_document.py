@@ -79,6 +79,15 @@ def document_of(info: Json, tags: Mapping[str, str], operations: "list[Operation
                         "of staff, from grant=password; a patient's token does not do"
                     ),
                 },
+                "cookie": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": "__Host-xinglin",
+                    "description": (
+                        "职工控制台登录所得的 Cookie；修改类请求还须带 X-CSRF-Token / of a console"
+                        " of the staff; whatever changes something carries X-CSRF-Token as well"
+                    ),
+                },
             },
         },
     }
@@ -86,12 +95,15 @@ def document_of(info: Json, tags: Mapping[str, str], operations: "list[Operation
 
 def _described(operation: "Operation", schemas: Mapping[str, Any], components: Json) -> Json:
     summary, _, rest = (inspect.getdoc(operation.handler) or "").partition("\n")
-    who = f"For staff with one of these roles: {', '.join(operation.roles)}." if operation.roles else ""
+    scopes = operation.rights.scopes
+    may = "; ".join(f"{caller} ({scope})" for caller, scope in scopes.items())
+    who = f"Who may: {may}." if operation.security else ""
     described: Json = {
         "operationId": operation.handler.__name__,
         "summary": operation.zh,
         "description": "\n\n".join(part for part in (summary.strip(), rest.strip(), who) if part),
         "tags": list(operation.tags),
+        "x-rights": {"scopes": dict(scopes), "sees": dict(operation.rights.sees)},
     }
     parameters = [
         *_parameters("path", schemas["path"], components),
@@ -128,8 +140,8 @@ def _described(operation: "Operation", schemas: Mapping[str, Any], components: J
         **otherwise,
         **{str(status): _problem_answer(codes) for status, codes in sorted(by_status.items())},
     }
-    schemes = ("bearer", "staff") if operation.security == "either" else (operation.security,)
-    described["security"] = [{scheme: []} for scheme in schemes if scheme]
+    schemes = {"either": ("bearer", "staff", "cookie"), "staff": ("staff", "cookie"), "bearer": ("bearer",)}
+    described["security"] = [{scheme: []} for scheme in schemes.get(operation.security or "", ())]
     return described
 
 

@@ -1,8 +1,8 @@
 """Which sites' pages may ask here: our own, and those that the hospital names.
 
-Our tokens travel in a header that no other site's page can set, so it could do no harm with them. This is the
-second wall, for the day when a browser holds something of ours by itself. Programs that are no browser send
-none of these headers, and are not concerned.
+Our tokens travel in a header that no other site's page can set, so it could do no harm with them. Cookies
+of the staff travel by themselves: for them this is the second wall (web/sessions/cookies.py). Programs that
+are no browser send none of these headers, and are not concerned.
 """
 
 from collections.abc import Mapping
@@ -35,6 +35,17 @@ class Origins:
         # Browsers do not hold WebSockets to one origin: whom we answer is ours to say.
         if (is_foreign_write or hdrs.UPGRADE in headers) and not self._is_ours(headers):
             raise Problem(Fault.FOREIGN_ORIGIN)
+
+    def is_of_ours(self, headers: Mapping[str, str]) -> bool:
+        """Whether this comes from a page of ours, or from no browser: for what a cookie opens."""
+        origin = headers.get(hdrs.ORIGIN)
+        if origin is None:
+            return headers.get(_SITE) in (None, "same-origin")
+        return self._is_ours(headers)
+
+    def is_page_of_ours(self, headers: Mapping[str, str]) -> bool:
+        """The same, and a browser that says so: for WebSockets, which browsers hold to no origin."""
+        return hdrs.ORIGIN in headers and self._is_ours(headers)
 
     def _is_ours(self, headers: Mapping[str, str]) -> bool:
         origin = headers.get(hdrs.ORIGIN)

@@ -10,7 +10,10 @@ from typing import Final
 
 log = logging.getLogger(__name__)
 
-_COMMAND: Final = "from web.cli import main; main(prog_name='xinglin')"
+_COMMAND: Final = (  # what it says goes to our log: what it does not catch must be worded, too
+    "from engine.logs import word_the_uncaught; word_the_uncaught();"
+    " from web.cli import main; main(prog_name='xinglin')"
+)
 
 
 async def run_command(*words: str, database_url: str, seconds_max: float) -> None:

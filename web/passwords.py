@@ -7,7 +7,7 @@ queue it refuses: people who sign in must not starve people who book.
 import asyncio
 import contextlib
 import unicodedata
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -45,6 +45,11 @@ def fits(password: str, password_hash: str) -> bool:
         return False
 
 
+def is_outdated(password_hash: str) -> bool:
+    """Whether it was made with other parameters than today's."""
+    return _HASHER.check_needs_rehash(password_hash)
+
+
 class Passwords:
     """The checks of one gateway."""
 
@@ -55,7 +60,8 @@ class Passwords:
 
     @contextlib.asynccontextmanager
     async def turn(self, username: str) -> AsyncIterator[None]:
-        """One sign-in of a username at a time, whether there is such a user or not. Raises TooManySignIns.
+        """One sign-in of a username (at an address) at a time, whether there is such a user or not. Raises
+        TooManySignIns.
 
         Each counts as a failure until it succeeds: many right ones at once would lock their user out.
         """
@@ -73,6 +79,17 @@ class Passwords:
             turns.under_way -= 1
             if turns.under_way == 0:
                 del self._turns[username]
+
+    async def hash_of(self, password: str) -> str:
+        async with self._at_once:
+            return await asyncio.to_thread(hash_of, password)
+
+    async def fits_any(self, password: str, hashes: Sequence[str]) -> bool:
+        """Whether it is one of these."""
+        for one in hashes:
+            if await self.fits(password, one):
+                return True
+        return False
 
     async def fits(self, password: str, password_hash: str | None) -> bool:
         """None: there is nobody. Then it does not fit, but that takes as long to say."""

@@ -60,6 +60,7 @@ def apply(file: Path, who: str | None, **given: Any) -> None:
 
     A running server follows at once. Booked days keep the seats that they have opened with.
     """
+    from engine.audit.entries import Entry, operator, write
     from engine.records.catalog import load_catalog, write_schedules
     from engine.records.policies import store_policy
     from engine.records.policy_file import PolicyRefused
@@ -72,6 +73,7 @@ def apply(file: Path, who: str | None, **given: Any) -> None:
         async with connection.transaction():
             if not await store_policy(connection, text, who or getpass.getuser(), str(file)):
                 return "is in force already"
+            await write(connection, Entry("policy_applied", operator(), detail={"file": file.name}))
             today = datetime.now(zone).date()
             published = await write_schedules(connection, today, settings.publish_days)
         return f"is in force: {published.changed} published days rewritten, {published.kept} kept as booked"

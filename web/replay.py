@@ -30,7 +30,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from engine import database, embedded_postgres
-from engine.domain.eligibility import DepartmentRule
+from engine.domain.delegation import OWN_WILL_YEARS
+from engine.domain.eligibility import DepartmentRule, full_years
 from engine.domain.schedule import Status
 from engine.settings import Settings
 from web.audit import Acked, audit_url, show
@@ -278,7 +279,7 @@ class _Client:
             if time.monotonic() > ends:
                 return _GAVE_UP
             self.retries += 1
-            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # nosec B311  # jitter
             pause = min(pause * 2, RETRY_SECONDS_MAX)
 
 
@@ -371,7 +372,8 @@ class _Replay:
             "id_type": "resident_id",
             "id_number": made.id_number,
             "phone": made.phone,
-            "relation": "self",
+            # Who is under 14 has no account of their own: the guardian's it is.
+            "relation": "child" if full_years(made.born, self._today) < OWN_WILL_YEARS else "self",
         }
         added = await self._client.post("/api/v1/patients", body, headers)
         if added.code:

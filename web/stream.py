@@ -26,6 +26,7 @@ from engine.records.catalog import ScheduleRow
 from engine.records.staff import Staff
 from engine.views.availability import FOREVER, Availability, Heard
 from web import keys
+from web.auth import session_of, who_of
 from web.errors import DATABASE_AWAY, Problem, language_of
 from web.faults import Fault, Language
 from web.openapi import api, check_json, validated
@@ -45,6 +46,7 @@ PING_SECONDS: Final = 20.0  # who does not answer a ping within half of this is 
 IDLE_SECONDS_MAX: Final = 60.0  # a connection without a topic
 SEND_SECONDS_MAX: Final = 10.0  # a reader that takes nothing for so long is closed
 CLOSE_SECONDS_MAX: Final = 2.0
+SESSION_ENDED: Final = b"session_ended"  # why a connection is closed with 1008
 TURN_SECONDS_MAX: Final = 30.0  # the clock may be set: look at it now and then
 
 _NAME: Final = r"[A-Za-z0-9_.\-]+"
@@ -119,8 +121,10 @@ class Connection:
 
     def __init__(self, send: Callable[[bytes], Awaitable[None]], language: Language, who: Who) -> None:
         self.who = who
+        self.session: bytes | None = None
         self.topics: dict[str, None] = {}
         self.mistakes = 0
+        self.is_over = False  # its session has ended
         self._send = send
         self._language = language
         self._said: deque[bytes] = deque(maxlen=SAID_MAX)
@@ -174,6 +178,16 @@ class Connection:
         self._days.pop(schedule_id, None)
         self._slots.pop(schedule_id, None)
 
+    def end(self) -> None:
+        """Nothing more is said, and nothing that it says is done."""
+        self.who = None
+        self.is_over = True
+        self._said.clear()
+        self._renewed.clear()
+        self._days.clear()
+        self._slots.clear()
+        self._awake.clear()
+
     async def run(self, messages: "Callable[[Waiting], Awaitable[list[bytes]]]") -> None:
         """Sends what there is to send, for ever. Raises TimeoutError when the other side takes nothing."""
         while True:
@@ -193,6 +207,8 @@ class Connection:
             self._renewed, self._days, self._slots = {}, {}, {}
             said += await messages(waiting)
         for message in said:
+            if self.is_over:
+                return
             async with asyncio.timeout(SEND_SECONDS_MAX):
                 await self._send(message)
 
@@ -226,6 +242,8 @@ class Stream:
         self._departments = availability.catalog.departments
         self._earlier = asyncio.Event()
         self._connections: dict[Connection, Callable[[], Awaitable[object]]] = {}
+        self._of_session: dict[bytes, dict[Connection, Callable[[], Awaitable[object]]]] = {}
+        self._ending: set[asyncio.Future[object]] = set()
         self.sources: dict[str, Source] = {
             "schedule": OneSchedule(availability, pages, now),
             "department": OfDepartment(availability, pages, now, zone),
@@ -244,7 +262,51 @@ class Stream:
         """Until it leaves, `close` is how it is told to go."""
         self._connections[connection] = close
 
+    def sign_in(
+        self,
+        connection: Connection,
+        who: Who,
+        session: bytes | None,
+        end: Callable[[], Awaitable[object]],
+    ) -> None:
+        """It is theirs until their session ends; `end` is how it is told so."""
+        self._sign_out(connection)
+        connection.who, connection.session = who, session
+        if session is not None:
+            self._of_session.setdefault(session, {})[connection] = end
+
+    def end_session(self, session: bytes) -> None:
+        """Whatever is connected in it hears nothing more from this moment, and is closed."""
+        for connection, end in self._of_session.pop(session, {}).items():
+            connection.end()
+            self.leave(connection)
+            ending = asyncio.ensure_future(end())
+            self._ending.add(ending)
+            ending.add_done_callback(self._ended)
+
+    def staff_sessions(self) -> list[bytes]:
+        """Sessions of the staff in which something is connected."""
+        return [
+            session
+            for session, connections in self._of_session.items()
+            if any(isinstance(connection.who, Staff) for connection in connections)
+        ]
+
+    def _ended(self, ending: asyncio.Future[object]) -> None:
+        self._ending.discard(ending)
+        if not ending.cancelled():
+            ending.exception()  # it broke, or was not open yet: then its own task closes it
+
+    def _sign_out(self, connection: Connection) -> None:
+        of_session = self._of_session.get(connection.session or b"")
+        if of_session is not None:
+            of_session.pop(connection, None)
+            if not of_session:
+                del self._of_session[connection.session or b""]
+        connection.session = None
+
     def leave(self, connection: Connection) -> None:
+        self._sign_out(connection)
         for topic in list(connection.topics):
             self.unsubscribe(connection, topic)
         self._connections.pop(connection, None)
@@ -465,8 +527,14 @@ class Stream:
     zh="实时余号、候诊与叫号（WebSocket）",
     status=101,
     tags=["catalog"],
-    security=None,
-    errors=[Fault.UNAUTHENTICATED, Fault.TOKEN_EXPIRED, Fault.UPGRADE_REQUIRED, Fault.STREAM_FULL],
+    errors=[
+        Fault.UNAUTHENTICATED,
+        Fault.TOKEN_EXPIRED,
+        Fault.SESSION_ENDED,
+        Fault.FOREIGN_ORIGIN,
+        Fault.UPGRADE_REQUIRED,
+        Fault.STREAM_FULL,
+    ],
 )
 async def stream(request: web.Request) -> web.WebSocketResponse:
     """Live counts, tickets and calls over a WebSocket. Messages are JSON objects.
@@ -486,9 +554,8 @@ async def stream(request: web.Request) -> web.WebSocketResponse:
     """
     app = request.app
     joined = app[keys.STREAM]
-    tokens = app[keys.TOKENS]
-    authorization = request.headers.get("Authorization")
-    who: Who = None if authorization is None else tokens.who_of_header(authorization)
+    session = session_of(request)
+    who: Who = None if session is None else who_of(request)
     socket = web.WebSocketResponse(
         heartbeat=PING_SECONDS, max_msg_size=BODY_BYTES_MAX, compress=False, timeout=CLOSE_SECONDS_MAX
     )
@@ -503,20 +570,32 @@ async def stream(request: web.Request) -> web.WebSocketResponse:
     async def close() -> None:
         await socket.close(code=WSCloseCode.GOING_AWAY)
 
+    async def end() -> None:
+        try:
+            async with asyncio.timeout(2 * CLOSE_SECONDS_MAX):
+                await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=SESSION_ENDED)
+        except TimeoutError:  # it takes nothing, not even this
+            if request.transport is not None:
+                request.transport.abort()
+
     connection = Connection(send, language_of(request.headers.get("Accept-Language")), who)
     joined.join(connection, close)
+    joined.sign_in(connection, who, session, end)  # nothing was awaited since its session was looked at
     sending: asyncio.Task[None] | None = None
     try:
         await socket.prepare(request)
         sending = asyncio.create_task(_send(connection, joined, request.transport))
         _hello(connection)
-        while connection.mistakes < MISTAKES_MAX:
+        while connection.mistakes < MISTAKES_MAX and not connection.is_over:
             message = await socket.receive(None if connection.topics else IDLE_SECONDS_MAX)
+            if connection.is_over:
+                break
             if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                await _obey(app, connection, message.data)
+                await _obey(app, connection, message.data, end)
             else:  # closed, broken, or too large: aiohttp has told the other side
                 return socket
-        await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"too many mistakes")
+        why = SESSION_ENDED if connection.is_over else b"too many mistakes"
+        await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=why)
     except TimeoutError:
         await socket.close(code=WSCloseCode.OK, message=b"idle")
     except (ConnectionError, RuntimeError):  # it broke, or is closing, while we spoke
@@ -547,15 +626,24 @@ def _hello(connection: Connection) -> None:
     connection.say({"hello": {"signed_in": connection.who is not None, "topics_max": TOPICS_MAX}})
 
 
-async def _obey(app: web.Application, connection: Connection, said: str | bytes) -> None:
+async def _obey(
+    app: web.Application,
+    connection: Connection,
+    said: str | bytes,
+    end: Callable[[], Awaitable[object]],
+) -> None:
     """One message from the client. What is wrong with it is told, and the rest of it done."""
-    joined = app[keys.STREAM]
+    joined, tokens = app[keys.STREAM], app[keys.TOKENS]
     raw = said.encode() if isinstance(said, str) else said
     try:
         check_json(raw)
         body: StreamBody = validated(_BODY_OF, raw)
+        if connection.session is not None and isinstance(connection.who, Staff):
+            tokens.saw(connection.session)
         if body.token is not None:
-            connection.who = app[keys.TOKENS].who_of_header(f"Bearer {body.token}")
+            header = f"Bearer {body.token}"
+            who, session = tokens.who_of_header(header), tokens.session_of_header(header)
+            joined.sign_in(connection, who, session, end)
             _hello(connection)
         if body.screen is not None:
             app[keys.SCREENS].hear(connection.who, connection.topics, body.screen)

@@ -49,7 +49,7 @@ class Rehoming:
 
     async def rehome(self, key: str, data: dict[str, Any]) -> None:
         """`key` is the affected appointment."""
-        old = await records.any_appointment(self._app[keys.POOL], bytes.fromhex(key))
+        old = await records.any_appointment(self._app[keys.POOL], self._app[keys.VAULT], bytes.fromhex(key))
         if old is None or old.fate != s.AFFECTED or old.status != s.Status.BOOKED:
             return
         order = self._app[keys.POLICY].policy.suspension.order
@@ -57,7 +57,9 @@ class Rehoming:
 
     async def change_ended(self, key: str, data: dict[str, Any]) -> None:
         """An offer was left, or its time is over: what comes after an offer is tried."""
-        old = await records.any_appointment(self._app[keys.POOL], bytes.fromhex(data["of"]))
+        old = await records.any_appointment(
+            self._app[keys.POOL], self._app[keys.VAULT], bytes.fromhex(data["of"])
+        )
         if old is None or old.fate != Fate.OFFERED or old.successor != bytes.fromhex(key):
             return
         order = self._app[keys.POLICY].policy.suspension.order
@@ -94,7 +96,7 @@ class Rehoming:
         return False
 
     async def _offer(self, old: AppointmentRecord) -> bool:
-        held = await records.held_in_place_of(self._app[keys.POOL], old.id)
+        held = await records.held_in_place_of(self._app[keys.POOL], self._app[keys.VAULT], old.id)
         if held is not None:  # by a try before this one
             await self._decide(old, Fate.OFFERED, held.id)
             return True

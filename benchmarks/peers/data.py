@@ -54,13 +54,13 @@ async def prepare(connection: asyncpg.Connection, secret: bytes) -> People:
         )
         await connection.copy_records_to_table(
             "patient",
-            records=[(p, "passport", f"B{n:08}", "Bench", now) for n, (_, p) in enumerate(patients)],
-            columns=["id", "id_type", "id_number", "name", "created_at"],
+            records=[(p, "passport", now) for _, p in patients],
+            columns=["id", "id_type", "created_at"],
         )
         await connection.copy_records_to_table(
             "account_patient",
-            records=[(accounts[a], p, "self", "13800138000", now) for a, p in patients],
-            columns=["account_id", "patient_id", "relation", "phone", "created_at"],
+            records=[(accounts[a], p, "self", now) for a, p in patients],
+            columns=["account_id", "patient_id", "relation", "created_at"],
         )
     await connection.execute("analyze")
     tokens = [signer.issue(bytes.fromhex(a.replace("-", ""))).access_token for a in accounts]

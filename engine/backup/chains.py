@@ -57,7 +57,9 @@ async def held(place: Place, keys: Keys) -> list[Held]:
     """All chains, the oldest first. Reads (and so checks) every manifest."""
     by_chain: dict[str, list[str]] = {}
     for name in await place.names():
-        by_chain.setdefault(name.partition("/")[0], []).append(name)
+        folder = name.partition("/")[0]
+        if folder[:1].isdigit():  # others hold the erasure ledger and the audit's checkpoints
+            by_chain.setdefault(folder, []).append(name)
     return [await _held(place, keys, chain, names) for chain, names in sorted(by_chain.items())]
 
 

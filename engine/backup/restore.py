@@ -385,6 +385,11 @@ async def _open(port: int, sockets: Path, home: Path, base: Base) -> None:
     try:
         if await connection.fetchval("select to_regclass('shard') is not null"):
             await connection.execute("update shard set epoch = epoch + $1", EPOCHS)
+        if await connection.fetchval("select to_regclass('session') is not null"):
+            # Who signed out since the backup, or was copied from, would be in again with what he had then.
+            await connection.execute(
+                "update session set revoked_at = now(), revoked_why = 'restored' where revoked_at is null"
+            )
     finally:
         await connection.close()
 

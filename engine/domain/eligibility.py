@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Final
 
+from engine.domain.consents import ALL, missing
 from engine.domain.policy import Offence, Policy
 from engine.domain.refusal import Reason, Refusal
 
@@ -49,6 +50,9 @@ class Facts:
     department_day_owner: bytes | None = None  # the appointment that has this department and day
     time_owner: bytes | None = None  # the appointment at this very time
     last_visit_at: int | None = None  # ms: the latest visit to this department that took place
+    may_book: bool = True  # the account's right for this patient covers booking
+    is_verified: bool = True  # the real name was found in the register, or the papers seen at a desk
+    consents: int = ALL  # bits of what the account agreed to, for this patient or for all
 
 
 NOBODY = Facts(is_of_account=False)
@@ -60,8 +64,17 @@ def check(facts: Facts, rule: DepartmentRule, policy: Policy, visit_day: date, n
         return _refused("patient_of_another_account")
     if facts.delegated_until is not None and facts.delegated_until <= now:
         return _refused("delegation_expired", until=facts.delegated_until)
+    if not facts.may_book:
+        return _refused("delegation_without_booking")
     if facts.key_used_elsewhere:
         return Refusal(Reason.KEY_REUSED)
+    if policy.real_name_required and not facts.is_verified:
+        return _refused("real_name_required")
+    if policy.consents_required:
+        years = None if facts.birth_date is None else full_years(facts.birth_date, visit_day)
+        lacking = missing(policy.consents_required, facts.consents, years)
+        if lacking:
+            return Refusal(Reason.CONSENT_NEEDED, {"consents": ",".join(lacking)})
     if facts.block is not None and facts.block.until > now:
         return _penalised(facts.block)
     if facts.department_day_owner is not None:

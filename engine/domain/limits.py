@@ -37,6 +37,7 @@ FEED_CHANGES_MAX: Final = 4_096  # flushes a gateway may lag behind before it re
 BODY_BYTES_MAX: Final = 16 * 1024
 NAME_CHARS_MAX: Final = 64
 IDEMPOTENCY_KEY_CHARS_MAX: Final = 128
+NUMBER_MAX: Final = 2**63 - 1  # of versions and cursors: what PostgreSQL and msgpack hold
 
 assert HOLD_SECONDS_DEFAULT <= HOLD_SECONDS_MAX
 assert BATCH_COMMANDS_MAX <= FLUSH_ENTRIES_MAX

@@ -7,6 +7,8 @@ written in words keep each word's first letter (J*** S***), however long it is. 
 from typing import Final
 
 STAR: Final = "*"
+ERASED_NAME: Final = "已注销"
+"""In the place of a name that was erased. It is nobody's, so it is shown whole."""
 
 _SIGNS: Final = (  # scripts whose names are a few signs without a space
     (0x2E80, 0x2FDF),  # radicals
@@ -23,6 +25,8 @@ _BETWEEN: Final = "·•・‧"  # 买买提·艾力: within a name of signs
 
 def masked(name: str) -> str:
     """`name` without its middle. What is blank gives an empty text."""
+    if name == ERASED_NAME:
+        return name
     words = name.split()
     signs = "".join(words)  # 张　明: some write names of two signs as wide as those of three
     if not signs:

@@ -11,6 +11,7 @@ from enum import IntFlag, StrEnum
 from functools import lru_cache
 from typing import Final
 
+from engine.domain.consents import ConsentKind
 from engine.domain.limits import HOLD_SECONDS_DEFAULT, HOLD_SECONDS_MAX
 from engine.domain.waiting_terms import WaitingTerms
 
@@ -196,6 +197,11 @@ class Policy:
     wishes_max: int = 5  # open wishes an account may have on waiting lists
     late_cancel_minutes: int = 60
     delegation_days: int = 365  # how long a grown-up's consent to be booked for lasts
+    real_name_required: bool = False  # who is not verified may not book
+    guardian_required: bool = False  # who is under 14 is added by a guardian who is known here
+    word_is_enough: bool = False  # who adds a person is believed: nobody is asked, no guardian needed
+    consents_required: tuple[ConsentKind, ...] = ()  # without these nobody adds a person or books
+    staff_named_to_patients: bool = False  # who read a record is told by name, not by role alone
     no_show_after_minutes: int | None = None  # past the slot, who has not come; None: the desk says
     conduct: tuple[ConductRule, ...] = ()
     approvals: Mapping[str, str] = field(default_factory=dict)

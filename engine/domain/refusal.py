@@ -18,6 +18,7 @@ class Reason(StrEnum):
     HOLD_EXPIRED = "hold_expired"
     ALREADY_CANCELLED = "already_cancelled"
     NOT_ELIGIBLE = "not_eligible"
+    CONSENT_NEEDED = "consent_needed"
     NOT_RELEASED = "not_released"
     BOOKING_CLOSED = "booking_closed"
     SESSION_PAUSED = "session_paused"
@@ -77,6 +78,25 @@ class Reason(StrEnum):
     BUSY = "busy"
     TOO_LATE = "too_late"
     AWAY = "away"
+    # A bill's.
+    BILL_UNKNOWN = "bill_unknown"
+    BILL_UNFIT = "bill_unfit"
+    BILL_PAID = "bill_paid"
+    BILL_CLOSED = "bill_closed"
+    WRONG_BILL_STATE = "wrong_bill_state"
+    PROVIDER_OFF = "provider_off"
+    AT_HOSPITAL_NOT_ALLOWED = "at_hospital_not_allowed"
+    PAYMENT_UNDER_WAY = "payment_under_way"
+    TOO_MANY_PAYMENTS = "too_many_payments"
+    NO_SUCH_PAYMENT = "no_such_payment"
+    FOREIGN_MERCHANT = "foreign_merchant"
+    AMOUNT_MISMATCH = "amount_mismatch"
+    CURRENCY_MISMATCH = "currency_mismatch"
+    PAYMENT_CONTRADICTS = "payment_contradicts"
+    NO_SUCH_REFUND = "no_such_refund"
+    REFUND_TOO_LARGE = "refund_too_large"
+    REFUND_UNSETTLED = "refund_unsettled"
+    REFUND_CONTRADICTS = "refund_contradicts"
 
 
 @dataclass(frozen=True, slots=True)

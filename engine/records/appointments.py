@@ -10,12 +10,14 @@ import orjson
 
 from engine.domain.planning import plan_from_data
 from engine.records.catalog import ScheduleRow, schedule_row
+from engine.records.sealed_people import name_of
+from engine.vault.vault import Vault
 
 _COLUMNS: Final = (
     "a.id, a.schedule_id, a.slot_id, a.number, a.patient_id, a.account_id, a.status, a.reason, a.fee_fen,"
     " a.starts_at, a.hold_until, a.created_at, a.updated_at, a.department_id, a.channel, a.replaces,"
     " a.successor, a.wish_id, a.changes, a.fate, a.booked_by, a.will_come, a.number_class_id,"
-    " p.name as patient_name"
+    " p.record_key, p.name as patient_name"
 )
 
 
@@ -48,66 +50,80 @@ class AppointmentRecord:
 
 
 async def appointment(
-    pool: asyncpg.Pool, appointment_id: bytes, account_id: bytes
+    pool: asyncpg.Pool, vault: Vault, appointment_id: bytes, account_id: bytes
 ) -> AppointmentRecord | None:
-    """None when there is no such appointment of this account: whether others have it is not told."""
+    """None when there is no such appointment of this account: whether others have it is not told. Nor is what
+    came of it, where the patient does not let the account see visits."""
     row = await pool.fetchrow(
         f"select {_COLUMNS} from appointment a join patient p on p.id = a.patient_id"
-        " where a.id = $1 and a.account_id = $2",
+        f" where a.id = $1 and a.account_id = $2 and {_SHOWN}",
         appointment_id.hex(),
         account_id.hex(),
     )
-    return None if row is None else _record(row)
+    return None if row is None else _record(vault, row)
 
 
-async def any_appointment(pool: asyncpg.Pool, appointment_id: bytes) -> AppointmentRecord | None:
+async def any_appointment(
+    pool: asyncpg.Pool, vault: Vault, appointment_id: bytes
+) -> AppointmentRecord | None:
     """Whosever it is: for the hospital's own work."""
     row = await pool.fetchrow(
         f"select {_COLUMNS} from appointment a join patient p on p.id = a.patient_id where a.id = $1",
         appointment_id.hex(),
     )
-    return None if row is None else _record(row)
+    return None if row is None else _record(vault, row)
 
 
-async def held_in_place_of(pool: asyncpg.Pool, appointment_id: bytes) -> AppointmentRecord | None:
+async def held_in_place_of(
+    pool: asyncpg.Pool, vault: Vault, appointment_id: bytes
+) -> AppointmentRecord | None:
     """What is held for somebody instead of this appointment, and not decided yet."""
     row = await pool.fetchrow(
         f"select {_COLUMNS} from appointment a join patient p on p.id = a.patient_id"
         " where a.replaces = $1 and a.status = 1 limit 1",
         appointment_id.hex(),
     )
-    return None if row is None else _record(row)
+    return None if row is None else _record(vault, row)
+
+
+# Arrived, fulfilled, missed: visits. What is ahead or given up is the account's own doing.
+_SHOWN: Final = (
+    "(a.status not in (3, 4, 6) or not exists (select from account_patient h"
+    " where h.account_id = a.account_id and h.patient_id = a.patient_id and not h.may_see))"
+)
 
 
 async def appointments_of(
     pool: asyncpg.Pool,
+    vault: Vault,
     account_id: bytes,
     statuses: list[int] | None,
     before: datetime | None,
     limit: int,
 ) -> list[AppointmentRecord]:
-    """Newest first. `before` pages on from the last one's created_at."""
+    """Newest first, without what the account may not see. `before` pages on from the last's created_at."""
     rows = await pool.fetch(
         f"select {_COLUMNS} from appointment a join patient p on p.id = a.patient_id"
         " where a.account_id = $1 and ($2::smallint[] is null or a.status = any ($2))"
-        "   and ($3::timestamptz is null or a.created_at < $3)"
+        f"   and ($3::timestamptz is null or a.created_at < $3) and {_SHOWN}"
         " order by a.created_at desc, a.id limit $4",
         account_id.hex(),
         statuses,
         before,
         limit,
     )
-    return [_record(row) for row in rows]
+    return [_record(vault, row) for row in rows]
 
 
-def _record(row: asyncpg.Record) -> AppointmentRecord:
+def _record(vault: Vault, row: asyncpg.Record) -> AppointmentRecord:
+    patient_id = row["patient_id"].bytes
     return AppointmentRecord(
         id=row["id"].bytes,
         schedule_id=row["schedule_id"],
         slot_id=row["slot_id"],
         number=row["number"],
-        patient_id=row["patient_id"].bytes,
-        patient_name=row["patient_name"],
+        patient_id=patient_id,
+        patient_name=name_of(vault, patient_id, row["record_key"], row["patient_name"]),
         account_id=row["account_id"].bytes,
         status=row["status"],
         reason=row["reason"],
@@ -138,6 +154,7 @@ class Affected:
     """A number whose session was called off."""
 
     id: UUID
+    patient_id: UUID
     slot_id: str
     patient_name: str
     fate: str
@@ -146,15 +163,28 @@ class Affected:
     updated_at: datetime
 
 
-async def affected_of(pool: asyncpg.Pool, schedule_id: str) -> list[Affected]:
+async def affected_of(pool: asyncpg.Pool, vault: Vault, schedule_id: str) -> list[Affected]:
     """By time and number."""
     rows = await pool.fetch(
-        "select a.id, a.slot_id, p.name, a.fate, a.successor, a.fee_fen, a.updated_at"
+        "select a.id, a.slot_id, a.patient_id, p.record_key, p.name, a.fate, a.successor, a.fee_fen,"
+        "       a.updated_at"
         "  from appointment a join patient p on p.id = a.patient_id"
         " where a.schedule_id = $1 and a.fate is not null order by a.starts_at, a.number",
         schedule_id,
     )
-    return [Affected(*row) for row in rows]
+    return [
+        Affected(
+            row["id"],
+            row["patient_id"],
+            row["slot_id"],
+            name_of(vault, row["patient_id"].bytes, row["record_key"], row["name"]),
+            row["fate"],
+            row["successor"],
+            row["fee_fen"],
+            row["updated_at"],
+        )
+        for row in rows
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,12 @@ from typing import Final
 
 import asyncpg
 
+from engine.records.sealed_people import id_index, name_of
+from engine.vault.vault import Vault
+
 _COLUMNS: Final = (
     "a.id, a.schedule_id, a.slot_id, a.number, a.patient_id, a.account_id, a.status, a.fate, a.starts_at,"
-    " a.department_id, a.visit, p.name as patient_name"
+    " a.department_id, a.visit, p.record_key, p.name as patient_name"
 )
 _FROM: Final = "from appointment a join patient p on p.id = a.patient_id"
 
@@ -31,14 +34,14 @@ class Booked:
     patient_name: str
 
 
-async def booked(pool: asyncpg.Pool, appointment_id: bytes) -> Booked | None:
+async def booked(pool: asyncpg.Pool, vault: Vault, appointment_id: bytes) -> Booked | None:
     """Whosever it is."""
     row = await pool.fetchrow(f"select {_COLUMNS} {_FROM} where a.id = $1", appointment_id.hex())
-    return None if row is None else _booked(row)
+    return None if row is None else _booked(vault, row)
 
 
 async def booked_between(
-    pool: asyncpg.Pool, patient_id: bytes, first: datetime, until: datetime
+    pool: asyncpg.Pool, vault: Vault, patient_id: bytes, first: datetime, until: datetime
 ) -> list[Booked]:
     """All numbers of a patient whose time is in [first, until), whatever became of them, by time."""
     rows = await pool.fetch(
@@ -48,11 +51,11 @@ async def booked_between(
         first,
         until,
     )
-    return [_booked(row) for row in rows]
+    return [_booked(vault, row) for row in rows]
 
 
 async def unattended(
-    pool: asyncpg.Pool, department_id: str, first: datetime, until: datetime, limit: int
+    pool: asyncpg.Pool, vault: Vault, department_id: str, first: datetime, until: datetime, limit: int
 ) -> list[Booked]:
     """Booked numbers of a department whose time is in [first, until] and that have no ticket, by time."""
     rows = await pool.fetch(
@@ -65,7 +68,7 @@ async def unattended(
         until,
         limit,
     )
-    return [_booked(row) for row in rows]
+    return [_booked(vault, row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,44 +79,57 @@ class KnownPatient:
     sex: str | None
 
 
-async def patient_of_document(pool: asyncpg.Pool, id_type: str, id_number: str) -> KnownPatient | None:
+async def patient_of_document(
+    pool: asyncpg.Pool, vault: Vault, id_type: str, id_number: str
+) -> KnownPatient | None:
     """`id_number` is normal: see engine/records/identity.py. None: nobody was ever added with it."""
-    row = await pool.fetchrow(
-        "select id, name, birth_date, sex from patient where id_type = $1 and id_number = $2",
-        id_type,
-        id_number,
+    row = await pool.fetchrow(f"{_KNOWN} and id_index = $1", id_index(vault, id_type, id_number))
+    return None if row is None else _known(vault, row)
+
+
+async def patient_of_id(pool: asyncpg.Pool, vault: Vault, patient_id: bytes) -> KnownPatient | None:
+    row = await pool.fetchrow(f"{_KNOWN} and id = $1", patient_id.hex())
+    return None if row is None else _known(vault, row)
+
+
+# Who was forgotten but for the record has to register anew: engine/records/erasure.py.
+_KNOWN: Final = (
+    "select id, record_key, name, birth_date, sex from patient p"
+    " where not exists (select from kept_identity k where k.patient_id = p.id)"
+)
+
+
+def _known(vault: Vault, row: asyncpg.Record) -> KnownPatient:
+    id_ = row["id"].bytes
+    return KnownPatient(
+        id_, name_of(vault, id_, row["record_key"], row["name"]), row["birth_date"], row["sex"]
     )
-    return None if row is None else KnownPatient(row["id"].bytes, *row[1:])
-
-
-async def patient_of_id(pool: asyncpg.Pool, patient_id: bytes) -> KnownPatient | None:
-    row = await pool.fetchrow("select id, name, birth_date, sex from patient where id = $1", patient_id.hex())
-    return None if row is None else KnownPatient(row["id"].bytes, *row[1:])
 
 
 async def may_act_for(pool: asyncpg.Pool, account_id: bytes, patient_id: bytes) -> bool:
-    """Whether the account has a right for this patient that has neither ended nor been taken back."""
+    """Whether the account has a right to book for this patient that neither ended nor was taken back."""
     found = await pool.fetchval(
         "select exists (select from account_patient where account_id = $1 and patient_id = $2"
-        " and revoked_at is null and (expires_at is null or expires_at > now()))",
+        " and may_book and revoked_at is null and (expires_at is null or expires_at > now()))",
         account_id.hex(),
         patient_id.hex(),
     )
     return bool(found)
 
 
-def _booked(row: asyncpg.Record) -> Booked:
+def _booked(vault: Vault, row: asyncpg.Record) -> Booked:
+    patient_id = row["patient_id"].bytes
     return Booked(
         row["id"].bytes,
         row["schedule_id"],
         row["slot_id"],
         row["number"],
-        row["patient_id"].bytes,
+        patient_id,
         row["account_id"].bytes,
         row["status"],
         row["fate"],
         row["starts_at"],
         row["department_id"],
         row["visit"],
-        row["patient_name"],
+        name_of(vault, patient_id, row["record_key"], row["patient_name"]),
     )

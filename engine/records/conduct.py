@@ -17,10 +17,13 @@ from uuid import UUID
 
 import asyncpg
 
+from engine.audit.entries import SYSTEM, Entry, write
 from engine.domain.conduct import Verdict, judge
 from engine.domain.policy import ConductRule, Offence, Policy, Subject
 from engine.domain.schedule import Status
 from engine.records.request_keys import KeyUse, use_key
+from engine.records.sealed_people import account_key, account_key_of, contact_key, contact_key_of, name_of
+from engine.vault.vault import DataKey, Vault
 
 OVERLAP: Final = timedelta(minutes=5)
 """How far a review looks back beyond the last one: longer than a write takes from decision to commit."""
@@ -128,6 +131,7 @@ async def review_recent(connection: asyncpg.Connection, policy: Policy, now: dat
     return new
 
 
+_FINGERPRINT: Final = "request_key.fingerprint"
 _LOCK: Final = "hashtext('xinglin.conduct')"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND: Final = timedelta(milliseconds=1)
@@ -234,7 +238,17 @@ async def _write(
         evidence,
         now,
     )
-    return penalty_id.bytes if written else None
+    if not written:
+        return None
+    entry = Entry(
+        "penalty_given",
+        SYSTEM,
+        (subject_id,) if subject is Subject.PATIENT else (),
+        ("penalty", str(penalty_id)),
+        detail={"rule": verdict.rule.name, "offence": verdict.rule.offence.value},
+    )
+    await write(connection, entry)
+    return penalty_id.bytes
 
 
 def _penalty_id(subject_id: UUID, rule: str, evidence: Iterable[UUID]) -> UUID:
@@ -251,18 +265,20 @@ def _penalty_id(subject_id: UUID, rule: str, evidence: Iterable[UUID]) -> UUID:
 # Reading.
 
 
-async def penalties_of(connection: asyncpg.Connection, account_id: bytes, now: datetime) -> list[Penalty]:
+async def penalties_of(
+    connection: asyncpg.Connection, vault: Vault, account_id: bytes, now: datetime
+) -> list[Penalty]:
     """The account's own and those of whom it may book for, latest first; also those that are over."""
     rows = await connection.fetch(
         f"{_PENALTY} where {_OF_ACCOUNT} order by x.begins desc, x.id limit {LISTED_MAX}",
         UUID(bytes=account_id),
         now,
     )
-    return await _penalties(connection, rows)
+    return await _penalties(connection, vault, rows)
 
 
 async def open_appeals(
-    connection: asyncpg.Connection, after: datetime | None = None, limit: int = LISTED_MAX
+    connection: asyncpg.Connection, vault: Vault, after: datetime | None = None, limit: int = LISTED_MAX
 ) -> list[Penalty]:
     """Those who have waited longest first. `after` pages on from the last one's appealed_at."""
     rows = await connection.fetch(
@@ -271,20 +287,26 @@ async def open_appeals(
         after,
         limit,
     )
-    return await _penalties(connection, rows)
+    return await _penalties(connection, vault, rows)
 
 
 _PENALTY: Final = (
-    "select x.*, p.name as patient_name from penalty x"
+    "select x.*, p.name as patient_name, p.record_key, coalesce(p.contact_key, c.contact_key) as contact_key"
+    "  from penalty x"
     "  left join patient p on x.subject_kind = 'patient' and p.id = x.subject"
+    "  left join account c on x.subject_kind = 'account' and c.id = x.subject"
 )
+APPEAL_TEXT: Final = "penalty.appeal_text"
+DECISION_REASON: Final = "penalty.decision_reason"
 _OF_ACCOUNT: Final = (
     "(x.subject = $1 or x.subject in (select patient_id from account_patient where account_id = $1"
     " and revoked_at is null and (expires_at is null or expires_at > $2)))"
 )
 
 
-async def _penalties(connection: asyncpg.Connection, rows: Sequence[asyncpg.Record]) -> list[Penalty]:
+async def _penalties(
+    connection: asyncpg.Connection, vault: Vault, rows: Sequence[asyncpg.Record]
+) -> list[Penalty]:
     wanted = {one for row in rows for one in row["evidence"]}
     known = {
         row["id"]: Evidence(row["id"].bytes, row["schedule_id"], row["starts_at"])
@@ -293,26 +315,39 @@ async def _penalties(connection: asyncpg.Connection, rows: Sequence[asyncpg.Reco
         )
     }
     return [
-        Penalty(
-            id=row["id"].bytes,
-            subject=Subject(row["subject_kind"]),
-            subject_id=row["subject"].bytes,
-            patient_name=row["patient_name"],
-            rule=row["rule"],
-            offence=Offence(row["offence"]),
-            begins=row["begins"],
-            ends=row["ends"],
-            evidence=tuple(known[one] for one in row["evidence"] if one in known),
-            appeal=Appeal(row["appeal"]),
-            appealed_at=row["appealed_at"],
-            appeal_text=row["appeal_text"],
-            decided_by=row["decided_by"],
-            decided_at=row["decided_at"],
-            decision_reason=row["decision_reason"],
-            lifted_at=row["lifted_at"],
-        )
-        for row in rows
+        _as_penalty(vault, row, tuple(known[one] for one in row["evidence"] if one in known)) for row in rows
     ]
+
+
+def _as_penalty(vault: Vault, row: asyncpg.Record, evidence: tuple[Evidence, ...]) -> Penalty:
+    id_, subject, subject_id = row["id"].bytes, Subject(row["subject_kind"]), row["subject"].bytes
+    of_patient = subject is Subject.PATIENT
+    key = (contact_key if of_patient else account_key)(subject_id, row["contact_key"])
+    name = name_of(vault, subject_id, row["record_key"], row["patient_name"]) if of_patient else None
+    return Penalty(
+        id=id_,
+        subject=subject,
+        subject_id=subject_id,
+        patient_name=name,
+        rule=row["rule"],
+        offence=Offence(row["offence"]),
+        begins=row["begins"],
+        ends=row["ends"],
+        evidence=evidence,
+        appeal=Appeal(row["appeal"]),
+        appealed_at=row["appealed_at"],
+        appeal_text=vault.open(key, APPEAL_TEXT, id_, row["appeal_text"]),
+        decided_by=row["decided_by"],
+        decided_at=row["decided_at"],
+        decision_reason=vault.open(key, DECISION_REASON, id_, row["decision_reason"]),
+        lifted_at=row["lifted_at"],
+    )
+
+
+async def _key_of(connection: asyncpg.Connection, vault: Vault, kind: str, subject: UUID) -> DataKey:
+    """That appeals of this person or account are sealed with."""
+    made = contact_key_of if kind == Subject.PATIENT else account_key_of
+    return await made(connection, vault, subject.bytes)
 
 
 # Appeals.
@@ -328,6 +363,7 @@ class _Refused(Exception):
 
 async def appeal(
     connection: asyncpg.Connection,
+    vault: Vault,
     account_id: bytes,
     penalty_id: bytes,
     text: str,
@@ -346,26 +382,29 @@ async def appeal(
             )
             if row is None:
                 raise _Refused(ConductRefusal.NO_SUCH_PENALTY)
-            if await _is_first(connection, account_id, key, ("appeal", penalty_id.hex(), text), now):
+            asked = ("appeal", penalty_id.hex(), vault.index(_FINGERPRINT, text).hex())
+            if await _is_first(connection, account_id, key, asked, now):
                 if row["appeal"] != Appeal.NONE:
                     raise _Refused(ConductRefusal.ALREADY_APPEALED)
                 if row["lifted_at"] is not None or row["ends"] <= now:
                     raise _Refused(ConductRefusal.PENALTY_OVER)
+                key_ = await _key_of(connection, vault, row["subject_kind"], row["subject"])
                 await connection.execute(
                     "update penalty set appeal = 'open', appealed_by = $2, appealed_at = $3, appeal_text = $4"
                     " where id = $1",
                     wanted,
                     UUID(bytes=account_id),
                     now,
-                    text,
+                    vault.seal(key_, APPEAL_TEXT, penalty_id, text),
                 )
-            return await _penalty(connection, wanted)
+            return await _penalty(connection, vault, wanted)
     except _Refused as refused:
         return refused.refusal
 
 
 async def decide(
     connection: asyncpg.Connection,
+    vault: Vault,
     policy: Policy,
     penalty_id: bytes,
     *,
@@ -388,10 +427,16 @@ async def decide(
             row = await connection.fetchrow("select * from penalty where id = $1 for update", wanted)
             if row is None:
                 raise _Refused(ConductRefusal.NO_SUCH_PENALTY)
-            asked = ("decision", penalty_id.hex(), "lift" if lift else "uphold", reason)
+            asked = (
+                "decision",
+                penalty_id.hex(),
+                "lift" if lift else "uphold",
+                vault.index(_FINGERPRINT, reason).hex(),
+            )
             if await _is_first(connection, staff_id, key, asked, now):
                 if row["appeal"] != Appeal.OPEN:
                     raise _Refused(ConductRefusal.NO_OPEN_APPEAL)
+                key_ = await _key_of(connection, vault, row["subject_kind"], row["subject"])
                 await connection.execute(
                     "update penalty set appeal = $2, decided_by = $3, decided_at = $4, decision_reason = $5,"
                     " lifted_at = case when $6 then coalesce(lifted_at, $4) end where id = $1",
@@ -399,18 +444,19 @@ async def decide(
                     Appeal.LIFTED if lift else Appeal.UPHELD,
                     username,
                     now,
-                    reason,
+                    vault.seal(key_, DECISION_REASON, penalty_id, reason),
                     lift,
                 )
                 if lift:
-                    await _forgive(connection, policy, wanted, row["evidence"], username, reason, now)
-            return await _penalty(connection, wanted)
+                    await _forgive(connection, vault, policy, wanted, row["evidence"], username, reason, now)
+            return await _penalty(connection, vault, wanted)
     except _Refused as refused:
         return refused.refusal
 
 
 async def _forgive(
     connection: asyncpg.Connection,
+    vault: Vault,
     policy: Policy,
     penalty_id: UUID,
     evidence: Sequence[UUID],
@@ -419,28 +465,35 @@ async def _forgive(
     now: datetime,
 ) -> None:
     await connection.execute(
-        "insert into amnesty (appointment_id, penalty_id, granted_by, reason, at)"
-        " select one, $2, $3, $4, $5 from unnest($1::uuid[]) one on conflict do nothing",
+        "insert into amnesty (appointment_id, penalty_id, granted_by, at)"
+        " select one, $2, $3, $4 from unnest($1::uuid[]) one on conflict do nothing",
         evidence,
         penalty_id,
         username,
-        reason,
         now,
     )
     rows = await connection.fetch(
         "select patient_id, account_id from appointment where id = any($1::uuid[])", evidence
     )
     patients, accounts = {row["patient_id"] for row in rows}, {row["account_id"] for row in rows}
-    await connection.execute(
-        "update penalty set lifted_at = $3, decided_by = $4, decided_at = $3, decision_reason = $5,"
-        "       appeal = case appeal when 'open' then 'lifted' else appeal end"
-        " where subject = any($1::uuid[]) and evidence && $2::uuid[] and lifted_at is null and ends > $3",
+    others = await connection.fetch(
+        "select id, subject_kind, subject from penalty"
+        " where subject = any($1::uuid[]) and evidence && $2::uuid[] and lifted_at is null and ends > $3"
+        " order by id for update",
         list(patients | accounts),
         evidence,
         now,
-        username,
-        reason,
     )
+    for row in others:
+        key_ = await _key_of(connection, vault, row["subject_kind"], row["subject"])
+        await connection.execute(
+            "update penalty set lifted_at = $2, decided_by = $3, decided_at = $2, decision_reason = $4,"
+            "       appeal = case appeal when 'open' then 'lifted' else appeal end where id = $1",
+            row["id"],
+            now,
+            username,
+            vault.seal(key_, DECISION_REASON, row["id"].bytes, reason),
+        )
     await review(connection, policy, {one.bytes for one in patients}, {one.bytes for one in accounts}, now)
 
 
@@ -453,9 +506,9 @@ async def _is_first(
     return use is KeyUse.FIRST
 
 
-async def _penalty(connection: asyncpg.Connection, penalty_id: UUID) -> Penalty:
+async def _penalty(connection: asyncpg.Connection, vault: Vault, penalty_id: UUID) -> Penalty:
     rows = await connection.fetch(f"{_PENALTY} where x.id = $1", penalty_id)
-    (found,) = await _penalties(connection, rows)
+    (found,) = await _penalties(connection, vault, rows)
     return found
 
 

@@ -7,6 +7,9 @@ from uuid import UUID
 
 import asyncpg
 
+from engine.records.sealed_people import name_of
+from engine.vault.vault import Vault
+
 
 @dataclass(frozen=True, slots=True)
 class OtherVisit:
@@ -19,11 +22,16 @@ class OtherVisit:
     starts_at: datetime
 
 
-async def patient_names(connection: asyncpg.Connection, patient_ids: Iterable[bytes]) -> dict[bytes, str]:
+async def patient_names(
+    connection: asyncpg.Connection, vault: Vault, patient_ids: Iterable[bytes]
+) -> dict[bytes, str]:
     rows = await connection.fetch(
-        "select id, name from patient where id = any ($1::uuid[])", _uuids(patient_ids)
+        "select id, record_key, name from patient where id = any ($1::uuid[])", _uuids(patient_ids)
     )
-    return {row["id"].bytes: row["name"] for row in rows}
+    ids = [row["id"].bytes for row in rows]
+    return {
+        id_: name_of(vault, id_, row["record_key"], row["name"]) for id_, row in zip(ids, rows, strict=True)
+    }
 
 
 async def staff_names(connection: asyncpg.Connection, staff_ids: Iterable[bytes]) -> dict[bytes, str]:
@@ -37,7 +45,8 @@ async def account_for(connection: asyncpg.Connection, patient_id: bytes, now: da
     one that may book for them. None: nobody may."""
     found = await connection.fetchval(
         "select account_id from account_patient"
-        " where patient_id = $1 and revoked_at is null and (expires_at is null or expires_at > $2)"
+        " where patient_id = $1 and may_book and revoked_at is null"
+        "   and (expires_at is null or expires_at > $2)"
         " order by relation <> 'self', created_at, account_id limit 1",
         UUID(bytes=patient_id),
         now,

@@ -32,7 +32,8 @@ _FACTS: Final = """
 select q.n,
        ap.account_id is not null as is_of_account,
        (extract(epoch from least(ap.expires_at, ap.revoked_at)) * 1000)::bigint as delegated_until,
-       p.birth_date, p.sex,
+       ap.may_book, ap.consents,
+       p.birth_date, p.sex, p.verification = 'verified' as is_verified,
        mine.ahead as active_appointments, mine.that_day as day_appointments,
        (select count(*) from appointment a
          where a.account_id = q.account and a.created_at > now() - interval '61 minutes'
@@ -51,9 +52,9 @@ select q.n,
   from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bytea[], $5::bytea[], $6::text[], $7::bool[],
               $8::text[])
        with ordinality as q (id, patient, account, day_key, time_key, day, wants_visit, department, n)
-  left join lateral (select account_id, expires_at, revoked_at from account_patient
+  left join lateral (select account_id, expires_at, revoked_at, may_book, consents from account_patient
                       where account_id = q.account and patient_id = q.patient limit 1) ap on true
-  left join lateral (select birth_date, sex from patient where id = q.patient limit 1) p on true
+  left join lateral (select birth_date, sex, verification from patient where id = q.patient limit 1) p on true
   left join lateral (select id, rule, offence, ends from penalty
                       where subject in (q.patient, q.account) and lifted_at is null and ends > now()
                       order by ends desc limit 1) b on true
@@ -94,6 +95,9 @@ async def facts(pool: asyncpg.Pool, questions: list[Question]) -> list[Facts]:
                 department_day_owner=_bytes(row["day_owner"]),
                 time_owner=_bytes(row["time_owner"]),
                 last_visit_at=row["last_visit_at"],
+                may_book=row["may_book"],
+                is_verified=bool(row["is_verified"]),
+                consents=row["consents"],
             )
     return found
 

@@ -16,11 +16,15 @@ AGE_YEARS_MAX: Final = 150
 
 
 class IdType(StrEnum):
-    RESIDENT_ID = "resident_id"  # 居民身份证, GB 11643
+    RESIDENT_ID = "resident_id"  # 居民身份证 and 港澳台居民居住证 (81, 82, 83): both are GB 11643
     PASSPORT = "passport"
     HK_MACAU_PERMIT = "hk_macau_permit"  # 港澳居民来往内地通行证
     TAIWAN_PERMIT = "taiwan_permit"  # 台湾居民来往大陆通行证
     FOREIGN_PERMANENT = "foreign_permanent"  # 外国人永久居留身份证
+
+
+IN_REGISTER: Final = frozenset({IdType.RESIDENT_ID})
+"""Papers that the register of real names knows; clerks look at the others."""
 
 
 class IdentityFault(StrEnum):
@@ -61,16 +65,18 @@ def identify(
     number = normal_id_number(id_type, id_number)
     if number is None:
         return IdentityFault.INVALID_ID_NUMBER
-    if id_type is IdType.RESIDENT_ID:
+    if _is_like_a_residents(id_type, number):
         said = _born(number)
         if said is None or not _is_alive(said, today):
             return IdentityFault.INVALID_ID_NUMBER
         if birth_date is not None and birth_date != said:
             return IdentityFault.INVALID_BIRTH_DATE
-        said_sex = "male" if int(number[16]) % 2 else "female"
-        if sex is not None and sex != said_sex:
-            return IdentityFault.INVALID_SEX
-        birth_date, sex = said, said_sex
+        birth_date = said
+        if id_type is IdType.RESIDENT_ID:
+            said_sex = "male" if int(number[16]) % 2 else "female"
+            if sex is not None and sex != said_sex:
+                return IdentityFault.INVALID_SEX
+            sex = said_sex
     elif birth_date is not None and not _is_alive(birth_date, today):
         return IdentityFault.INVALID_BIRTH_DATE
     clean_phone = normal_phone(phone)
@@ -143,6 +149,7 @@ def _is_mark(character: str) -> bool:
 # Documents.
 
 _FORMATS: Final = {
+    # Which districts there are is not asked: they come, go and are renumbered, and people keep their numbers.
     IdType.RESIDENT_ID: re.compile(r"[1-9][0-9]{16}[0-9X]"),
     IdType.PASSPORT: re.compile(r"[A-Z0-9]{5,17}"),
     IdType.HK_MACAU_PERMIT: re.compile(r"[HM][0-9]{8}(?:[0-9]{2})?"),
@@ -158,9 +165,16 @@ def normal_id_number(id_type: IdType, id_number: str) -> str | None:
     number = id_number.strip(" ").upper()
     if not number.isascii() or _FORMATS[id_type].fullmatch(number) is None:
         return None
-    if id_type is IdType.RESIDENT_ID and check_digit(number[:17]) != number[17]:
+    if _is_like_a_residents(id_type, number) and check_digit(number[:17]) != number[17]:
         return None
     return number
+
+
+def _is_like_a_residents(id_type: IdType, number: str) -> bool:
+    """Foreigners' permanent papers since December 2023 are numbered likewise: 9, where they were issued (2),
+    the country (3), the birth date (8), the order (3), the check digit. The older ones are three letters and
+    twelve digits."""
+    return id_type is IdType.RESIDENT_ID or (id_type is IdType.FOREIGN_PERMANENT and number[0] == "9")
 
 
 def check_digit(first_17: str) -> str:

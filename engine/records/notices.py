@@ -103,7 +103,8 @@ async def notices_for(
     rows = await executor.fetch(
         f"{_NOTICE} where ($2::bigint is null or id < $2) and patient_id in ("
         "   select patient_id from account_patient"
-        "    where account_id = $1 and revoked_at is null and (expires_at is null or expires_at > $4))"
+        "    where account_id = $1 and may_see and revoked_at is null"
+        "      and (expires_at is null or expires_at > $4))"
         " order by id desc limit $3",
         UUID(bytes=account_id),
         before,

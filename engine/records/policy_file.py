@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 from engine.domain.conduct import PRESETS
+from engine.domain.consents import ConsentKind
 from engine.domain.limits import HOLD_SECONDS_MAX, SLOT_CAPACITY_MAX
 from engine.domain.policy import (
     APPROVABLE,
@@ -109,6 +110,12 @@ class _Reading:
             given["approvals"] = _approvals(entries["approvals"])
         if "suspension" in entries:
             given["suspension"] = _suspension(entries["suspension"])
+        if "booking" in entries:
+            given |= layer(entries["booking"].mapping(tuple(_BOOKING)), _BOOKING)
+        if "people" in entries:
+            given |= layer(entries["people"].mapping(tuple(_PEOPLE)), _PEOPLE)
+        if "privacy" in entries:
+            given |= layer(entries["privacy"].mapping(tuple(_PRIVACY)), _PRIVACY)
         return replace(
             self.fallback, **given, terms=self._terms(entries), waiting=self._waiting_rooms(entries)
         )
@@ -229,7 +236,36 @@ _HOSPITAL_WIDE: Final[Mapping[str, tuple[str, Take]]] = {
     "substitutes": ("substitutes", _substitutes),
     "no_show_after": ("no_show_after_minutes", _never_or_minutes),
 }
-_SECTIONS: Final = ("conduct", "approvals", "suspension", "waiting", "defaults", "classes", "departments")
+_BOOKING: Final[Mapping[str, tuple[str, Take]]] = {"real_name_required": ("real_name_required", yes_no)}
+_PEOPLE: Final[Mapping[str, tuple[str, Take]]] = {
+    "guardian_required": ("guardian_required", yes_no),
+    "word_is_enough": ("word_is_enough", yes_no),
+}
+
+
+def _consents(value: Value) -> tuple[ConsentKind, ...] | Wrong:
+    words = [item.word([kind.value for kind in ConsentKind]) for item in value.items()]
+    if not value.is_list or None in words:
+        return WRONG
+    return tuple(kind for kind in ConsentKind if kind in words)
+
+
+_PRIVACY: Final[Mapping[str, tuple[str, Take]]] = {
+    "consents_required": ("consents_required", _consents),
+    "staff_names": ("staff_named_to_patients", yes_no),
+}
+_SECTIONS: Final = (
+    "conduct",
+    "approvals",
+    "suspension",
+    "booking",
+    "people",
+    "privacy",
+    "waiting",
+    "defaults",
+    "classes",
+    "departments",
+)
 
 _TERMS: Final[Mapping[str, tuple[str, Take]]] = {
     "hold": ("hold_seconds", seconds(1, HOLD_SECONDS_MAX)),

@@ -253,20 +253,28 @@ async def settle_places(
 
 
 async def end_wish(pool: asyncpg.Pool, wish_id: bytes, reason: str, refusal: Refusal | None = None) -> bool:
-    """Whoever is first says why; an errand takes it off every list. False when it had ended already."""
+    """In a transaction of its own: see `end`."""
+    async with pool.acquire() as connection, connection.transaction():
+        return await end(connection, wish_id, reason, refusal)
+
+
+async def end(
+    connection: asyncpg.Connection, wish_id: bytes, reason: str, refusal: Refusal | None = None
+) -> bool:
+    """Whoever is first says why; an errand takes it off every list. False when it had ended already. Inside
+    the caller's transaction."""
     told = None
     if refusal is not None:
         told = orjson.dumps({"reason": refusal.reason, "detail": refusal.detail}).decode()
-    async with pool.acquire() as connection, connection.transaction():
-        ended = await connection.fetchval(
-            "update wish set status = 'ended', reason = $2, refusal = $3::jsonb, updated_at = now()"
-            " where id = $1 and status in ('waiting', 'offered') returning id",
-            UUID(bytes=wish_id),
-            reason,
-            told,
-        )
-        if ended is not None:
-            await _call_off(connection, [ended], reason)
+    ended = await connection.fetchval(
+        "update wish set status = 'ended', reason = $2, refusal = $3::jsonb, updated_at = now()"
+        " where id = $1 and status in ('waiting', 'offered') returning id",
+        UUID(bytes=wish_id),
+        reason,
+        told,
+    )
+    if ended is not None:
+        await _call_off(connection, [ended], reason)
     return ended is not None
 
 
@@ -330,7 +338,7 @@ select w.id from wish w
    and exists (select from unnest(w.patient_ids) p (id)
                 where not exists (select from account_patient a
                                    where a.account_id = w.account_id and a.patient_id = p.id
-                                     and a.revoked_at is null
+                                     and a.may_book and a.revoked_at is null
                                      and (a.expires_at is null or a.expires_at > now())))"""
 _OVER: Final = "select id from wish where status = 'waiting' and until <= now()"
 
@@ -377,6 +385,7 @@ class Member:
     sex: str | None
     visits: list[tuple[str, str, int]] = field(default_factory=list)
     """(department, yyyymmdd, start in ms) of the numbers that this patient has ahead."""
+    is_verified: bool = True
 
 
 async def members(
@@ -384,8 +393,15 @@ async def members(
 ) -> dict[bytes, Member]:
     """Their numbers too, but for the one that would be given up."""
     ids = [UUID(bytes=each) for each in patient_ids]
-    people = await pool.fetch("select id, birth_date, sex from patient where id = any ($1)", ids)
-    found = {row["id"].bytes: Member(row["id"].bytes, row["birth_date"], row["sex"]) for row in people}
+    people = await pool.fetch(
+        "select id, birth_date, sex, verification from patient where id = any ($1)", ids
+    )
+    found = {
+        row["id"].bytes: Member(
+            row["id"].bytes, row["birth_date"], row["sex"], is_verified=row["verification"] == "verified"
+        )
+        for row in people
+    }
     for row in await pool.fetch(
         "select patient_id, department_id, right(schedule_id, 8) as day, starts_at from appointment"
         " where patient_id = any ($1) and starts_at > now() - interval '1 day'"

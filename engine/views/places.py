@@ -138,7 +138,12 @@ def _refused(
     department = catalog.departments.get(slot.session.department_id)
     rule = DepartmentRule() if department is None else department.rule
     for member in members:
-        person = Facts(is_of_account=True, birth_date=member.birth_date, sex=member.sex)
+        person = Facts(
+            is_of_account=True,
+            birth_date=member.birth_date,
+            sex=member.sex,
+            is_verified=member.is_verified,
+        )
         refusal = check(person, rule, policy, slot.row.day, now)
         if refusal is not None:
             return Refusal(refusal.reason, {**refusal.detail, "patient_id": member.patient_id.hex()})

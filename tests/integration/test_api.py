@@ -176,7 +176,12 @@ class Hospital:
     def resident(self, born: date, sex: str) -> "Person":
         order = random.randrange(500) * 2 + (sex == "male")
         first_17 = f"110105{born:%Y%m%d}{order:03d}"
-        return self.person(id_type="resident_id", id_number=first_17 + check_digit(first_17))
+        is_child = born > datetime.now(ZONE).date() - timedelta(days=14 * 365)
+        return self.person(
+            id_type="resident_id",
+            id_number=first_17 + check_digit(first_17),
+            relation="child" if is_child else "self",
+        )
 
     def token(self, openid: str | None = None) -> str:
         code = f"sandbox:{openid or 'api-' + secrets.token_hex(8)}"

@@ -7,6 +7,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -24,16 +25,20 @@ from engine.backup.archive import Archiver, Plan
 from engine.backup.check import check_base, check_wal
 from engine.backup.failed import BackupFailed
 from engine.backup.key_file import Keys, new_key
-from engine.backup.places import Directory
+from engine.backup.places import Directory, Place
 from engine.backup.restore import EPOCHS, Restored, restore
 from engine.domain import schedule as s
 from engine.domain.ids import ScheduleKey
+from engine.domain.masking import ERASED_NAME
 from engine.domain.planning import PlannedSlot, Session, plan_as_data
 from engine.domain.refusal import Refusal
 from engine.embedded_postgres import EmbeddedPostgres, PostgresFailed
 from engine.journal.codec import pack_asks, unpack_replies
 from engine.journal.postgres import PostgresJournal
+from engine.records.day_people import patient_names
 from engine.records.reads import PostgresReads
+from engine.vault.erasures import FOLDER, LEDGER, Erasures, What
+from tests.support.people import VAULT, add_person
 from tests.support.stores import LAVISH
 from web.audit import Acked, audit
 
@@ -45,6 +50,7 @@ START = (int(datetime.now(UTC).timestamp()) // 86400 + 1) * 86_400_000  # ms
 DAY = datetime.fromtimestamp(START / 1000, UTC).date().isoformat()
 DAYS = [ScheduleKey(f"D{n}", DAY) for n in range(DOCTORS)]
 ACCOUNT = UUID(int=1)
+WHO_LEAVES = UUID(int=2).bytes
 LEGS = 5  # bookings of one turn
 
 
@@ -111,6 +117,17 @@ async def until(is_so: Callable[[], bool], booking: "asyncio.Task[None] | None" 
             if booking is not None and booking.done():
                 await booking  # tells why
             await asyncio.sleep(0.01)
+
+
+def erasures(home: Path, place: Directory | None) -> Erasures:
+    """As web/erasing.py makes them."""
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Place]:
+        assert place is not None
+        yield place
+
+    return Erasures((home / LEDGER,), None if place is None else opened)
 
 
 async def hashes(url: str) -> dict[str, str]:
@@ -195,6 +212,11 @@ async def _drill(root: Path, server: EmbeddedPostgres) -> Drill:
     calm: datetime = await connection.fetchval("select clock_timestamp()")
     calm_booked = len(desk.booked)
 
+    # Somebody is erased after it.
+    async with connection.transaction():
+        await erasures(root / "home", place).shred(connection, What.RECORD, WHO_LEAVES, datetime.now(UTC))
+    assert await patient_names(connection, VAULT, [WHO_LEAVES]) == {WHO_LEAVES: ERASED_NAME}
+
     # And everything dies while people book.
     booking = asyncio.create_task(desk.book_on())
     await until(lambda: len(desk.booked) >= calm_booked + 20 * LEGS, booking)
@@ -207,7 +229,7 @@ async def _drill(root: Path, server: EmbeddedPostgres) -> Drill:
     booking.cancel()
     await asyncio.gather(archiving, booking, return_exceptions=True)
     server.process.wait()
-    chain = sorted(path.name for path in (root / "place").iterdir())[-1]
+    chain = sorted(path.name for path in (root / "place").iterdir() if path.name != FOLDER)[-1]
     with_failures = [connection.close(timeout=1), writing.close(timeout=1)]
     await asyncio.gather(*with_failures, return_exceptions=True)
     pool.terminate()
@@ -253,14 +275,15 @@ async def _publish(connection: asyncpg.Connection) -> None:
     ids = [UUID(int=10_000 + 1000 + n) for n in range(DOCTORS * SEATS)]
     await connection.copy_records_to_table(
         "patient",
-        columns=["id", "id_type", "id_number", "name", "created_at"],
-        records=[(i, "passport", f"P{i.int}", "测试者", datetime.now(UTC)) for i in ids],
+        columns=["id", "id_type", "created_at"],
+        records=[(i, "passport", datetime.now(UTC)) for i in ids],
     )
     await connection.copy_records_to_table(
         "account_patient",
-        columns=["account_id", "patient_id", "relation", "phone", "created_at"],
-        records=[(ACCOUNT, i, "self", "13800000000", datetime.now(UTC)) for i in ids],
+        columns=["account_id", "patient_id", "relation", "created_at"],
+        records=[(ACCOUNT, i, "self", datetime.now(UTC)) for i in ids],
     )
+    await add_person(connection, VAULT, WHO_LEAVES, name="张伟", id_number="E1234567")
 
 
 @dataclass(slots=True)
@@ -350,6 +373,14 @@ async def test_a_moment_in_between_is_hash_by_hash_what_it_was(drill: Drill) -> 
         assert await hashes(server.url) == drill.calm_hashes
         connection = await asyncpg.connect(server.url)
         assert await connection.fetchval("select count(*) from appointment") == drill.calm_booked
+        # Who was erased after that moment is back with his name, until the ledger is read: either of them.
+        for ledgers in (erasures(home, drill.place), erasures(drill.home, None)):
+            trying = connection.transaction()
+            await trying.start()
+            assert await patient_names(connection, VAULT, [WHO_LEAVES]) == {WHO_LEAVES: "张伟"}
+            assert await ledgers.apply(connection) == 1
+            assert await patient_names(connection, VAULT, [WHO_LEAVES]) == {WHO_LEAVES: ERASED_NAME}
+            await trying.rollback()
         await connection.close()
     finally:
         server.stop()

@@ -231,6 +231,12 @@ async def test_a_server_with_other_names_becomes_a_home_of_ours(
                 connection = await asyncpg.connect(other.url)
                 await written(connection)
                 await connection.execute("insert into shard (id, epoch) values (0, 7)")
+                await connection.execute(
+                    "insert into session (id, kind, owner, transport, method, device, rotated_at, created_at,"
+                    " last_seen_at, ends_at, lives_until) select gen_random_uuid(), 'account',"
+                    " gen_random_uuid(), 'bearer', 'wechat', '', now(), now(), now(), end_, end_"
+                    " from (select now() + interval '1 day' as end_) e"
+                )
                 chain = await chains.describe(connection, datetime.now(UTC))
                 await connection.close()
                 await chains.begin(place, KEYS, chain)
@@ -247,6 +253,8 @@ async def test_a_server_with_other_names_becomes_a_home_of_ours(
             connection = await asyncpg.connect(ours.url)
             assert await connection.fetchval("select count(*) from written") == 1
             assert await connection.fetchval("select epoch from shard") == 7 + EPOCHS
+            # Whoever was signed in signs in again: the backup does not know who has signed out since.
+            assert await connection.fetchval("select revoked_why from session") == "restored"
             await connection.close()
         finally:
             ours.stop()

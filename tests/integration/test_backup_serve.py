@@ -33,6 +33,7 @@ class Story:
     wrong_key: Done
     restored: Done
     audited: Done
+    chain: Done  # of the audit, in the restored home, with what was kept in the second place
     again: Done  # restored over what was restored
     found: str  # the appointment in the restored database
 
@@ -53,12 +54,17 @@ def story() -> Iterator[Story]:
             metrics = figures(system)
             beside = run("backup", "--to", str(place), *where, "--home", str(system.home))
             appointment = book(system)
+            public_key = run("audit", "key", "--home", str(system.home)).stdout.strip()
             # Stopping ships what was written last.
         listed = run("backup", "list", "--to", str(place), *where)
         verified = run("backup", "--to", str(place), *where, "verify", "--all")
         wrong = run("restore", "--from", str(place), "--key-file", f"{folder}/other.key", "--home", str(new))
         restored = run("restore", "--from", str(place), *where, "--home", str(new))
         audited = run("audit", "--home", str(new))
+        kept = sorted((place / "audit").iterdir())[-1]
+        chain = run(
+            *("audit", "verify", "--home", str(new), "--trust", public_key, "--checkpoints", str(kept))
+        )
         again = run("restore", "--from", str(place), *where, "--home", str(new))
         yield Story(
             folder,
@@ -70,6 +76,7 @@ def story() -> Iterator[Story]:
             wrong,
             restored,
             audited,
+            chain,
             again,
             status_of(new, appointment),
         )
@@ -150,7 +157,7 @@ def test_while_it_serves_the_metrics_say_how_backups_stand(story: Story) -> None
 
 def test_a_backup_by_hand_goes_into_the_chain_that_is_archived(story: Story) -> None:
     assert story.beside.returncode == 0, story.beside.stderr
-    assert len(list((story.folder / "place").iterdir())) == 1
+    assert len([one for one in (story.folder / "place").iterdir() if one.name != "audit"]) == 1
     assert len(list((story.folder / "place").glob("*/base-*.manifest"))) == 2
 
 
@@ -165,6 +172,8 @@ def test_a_booking_made_just_before_the_end_is_restored_and_the_audit_is_green(s
     assert "the last transaction in it is of" in story.restored.stdout
     assert story.found == story.appointment
     assert story.audited.returncode == 0, story.audited.stdout + story.audited.stderr
+    assert story.chain.returncode == 0, story.chain.stdout + story.chain.stderr
+    assert story.chain.stdout.rstrip().endswith("OK")
 
 
 def test_a_wrong_key_is_one_line_and_leaves_nothing(story: Story) -> None:
@@ -184,7 +193,7 @@ def test_nothing_of_the_hospital_can_be_read_in_the_place(story: Story) -> None:
     assert files
     for file in files:
         content = file.read_bytes()
-        assert content.startswith(b"XLB1"), file
+        assert content.startswith(b"XLB1") or file.parent.name == "audit", file
         assert "张伟".encode() not in content and b"11010119900307803X" not in content
 
 

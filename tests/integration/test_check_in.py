@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property, partial
 from typing import TypeVar
 from uuid import UUID, uuid4
@@ -19,6 +19,7 @@ from benchmarks.check import database_url
 from engine.records.identity import check_digit
 from tests.integration.test_api import Answer, Hospital, Json, Person, form, until
 from tests.integration.test_desk_schedules import Colleague
+from tests.support.front_door import PASSWORD
 from tests.support.noon import (
     BLOOD,
     EMERGENCY,
@@ -85,11 +86,11 @@ class Clinic:
         """Somebody of one department alone."""
         made = run(
             *("staff", "add", "--home", str(self.system.home), "--username", username, "--name", username),
-            *("--role", role, "--department", department),
-            typed="xinglin-demo\n",
+            *("--role", role, "--department", department, "--keep-password"),
+            typed=f"{PASSWORD}\n",
         )
         assert made.returncode == 0, made.stderr
-        return Colleague(self.hospital, username)
+        return Colleague(self.hospital, username, PASSWORD)
 
     @property
     def today(self) -> str:
@@ -100,8 +101,9 @@ class Clinic:
         return f"{practitioner}-{day:%Y%m%d}-{clock}"
 
     def person(self, **document: str) -> "Patient":
-        """A woman of 1990, whom every department sees."""
-        first_17 = f"110105199001{secrets.randbelow(28) + 1:02d}{secrets.randbelow(500) * 2:03d}"
+        """A grown-up woman, whom every department sees."""
+        born = date(1960, 1, 1) + timedelta(days=secrets.randbelow(12_000))
+        first_17 = f"110105{born:%Y%m%d}{secrets.randbelow(500) * 2:03d}"
         patient = Patient(self.hospital, self.hospital.token(), document=first_17 + check_digit(first_17))
         patient.add(
             **{"id_type": "resident_id", "id_number": patient.document, "name": "欧阳明月", **document}

@@ -35,6 +35,8 @@ from engine.records.conduct import (
 )
 from engine.records.facts import Question, facts
 from engine.records.staff import Role
+from engine.vault.vault import Vault
+from tests.support.people import VAULT, add_person
 from tests.support.stores import HOUR, PostgresWorld, Served, doctor, hold, plan, uid
 from web import keys
 from web.auth import Staff, Tokens
@@ -59,6 +61,7 @@ class Records:
     """Appointments as the journal would have left them."""
 
     pool: asyncpg.Pool
+    vault: Vault = VAULT
     made: int = 0
 
     async def people(self, *pairs: tuple[bytes, bytes]) -> None:
@@ -69,16 +72,12 @@ class Records:
                 account.hex(),
                 NOW,
             )
+            known = "select exists (select from patient where id = $1)"
+            if not await self.pool.fetchval(known, UUID(bytes=patient)):
+                await add_person(self.pool, self.vault, patient, name="王小明")
             await self.pool.execute(
-                "insert into patient (id, id_type, id_number, name, created_at)"
-                " values ($1, 'passport', $2, '王小明', $3) on conflict do nothing",
-                UUID(bytes=patient),
-                patient.hex(),
-                NOW,
-            )
-            await self.pool.execute(
-                "insert into account_patient (account_id, patient_id, relation, phone, created_at)"
-                " values ($1, $2, 'self', '1', $3) on conflict do nothing",
+                "insert into account_patient (account_id, patient_id, relation, created_at)"
+                " values ($1, $2, 'self', $3) on conflict do nothing",
                 UUID(bytes=account),
                 UUID(bytes=patient),
                 NOW,
@@ -122,7 +121,7 @@ class Records:
 
     async def penalties(self, account: bytes = ACCOUNT, now: datetime = NOW) -> list[Penalty]:
         async with self.pool.acquire() as connection:
-            return await penalties_of(connection, account, now)
+            return await penalties_of(connection, self.vault, account, now)
 
     async def review(
         self,
@@ -147,7 +146,7 @@ class Records:
         now: datetime = NOW,
     ) -> Penalty | ConductRefusal:
         async with self.pool.acquire() as connection:
-            return await appeal(connection, account, penalty, text, key, now)
+            return await appeal(connection, self.vault, account, penalty, text, key, now)
 
     async def decide(
         self,
@@ -161,6 +160,7 @@ class Records:
         async with self.pool.acquire() as connection:
             return await decide(
                 connection,
+                self.vault,
                 policy,
                 penalty,
                 lift=lift,
@@ -434,7 +434,7 @@ async def test_lifting_frees_at_once_and_the_same_offences_never_count_again(rec
     assert (appealed.appeal, appealed.appeal_text, appealed.appealed_at) == (Appeal.OPEN, "当天住院", NOW)
     assert appealed.is_in_force(NOW)
     async with records.pool.acquire() as connection:
-        assert [one.id for one in await open_appeals(connection)] == [penalty]
+        assert [one.id for one in await open_appeals(connection, records.vault)] == [penalty]
     lifted = await records.decide(policy, penalty, lift=True, now=NOW + MINUTE)
     assert isinstance(lifted, Penalty)
     assert not lifted.is_in_force(NOW + MINUTE)
@@ -445,7 +445,7 @@ async def test_lifting_frees_at_once_and_the_same_offences_never_count_again(rec
         "情况属实",
     )
     async with records.pool.acquire() as connection:
-        assert await open_appeals(connection) == []
+        assert await open_appeals(connection, records.vault) == []
     forgiven = await records.pool.fetch("select appointment_id from amnesty order by appointment_id")
     assert [row[0].bytes for row in forgiven] == missed
     await records.no_shows(2, 1)
@@ -654,6 +654,7 @@ POLICY = rules(NO_SHOWS)
 async def client(records: Records) -> AsyncIterator[Client]:
     app = web.Application()
     app[keys.POOL] = records.pool
+    app[keys.VAULT] = records.vault
     app[keys.TOKENS] = Tokens(secrets.token_bytes(32), 1800, 86400)
     app[keys.ZONE] = ZoneInfo("Asia/Shanghai")
     app[keys.POLICY] = keys.PolicyInForce(POLICY)

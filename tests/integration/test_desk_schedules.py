@@ -41,10 +41,10 @@ def hospital(system: System) -> Hospital:
 
 
 class Colleague:
-    """One of the demo's staff."""
+    """One of the demo's staff, or whoever has this password."""
 
-    def __init__(self, hospital: Hospital, username: str) -> None:
-        grant = {"grant": "password", "username": username, "password": DEMO_PASSWORD}
+    def __init__(self, hospital: Hospital, username: str, password: str = DEMO_PASSWORD) -> None:
+        grant = {"grant": "password", "username": username, "password": password}
         self.hospital = hospital
         self.token: str = hospital.post("/api/v1/sessions", body=grant).good(201)["access_token"]
 

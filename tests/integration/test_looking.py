@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import asyncpg
@@ -36,7 +36,8 @@ class Person:
         grant = {"grant": "wechat", "code": f"sandbox:{secrets.token_hex(8)}"}
         async with self.http.post("/api/v1/sessions", json=grant) as answer:
             self.token = (await answer.json())["access_token"]
-        stem = f"110101198001{1 + secrets.randbelow(28):02}{secrets.randbelow(1000):03}"
+        born = date(1960, 1, 1) + timedelta(days=secrets.randbelow(12_000))
+        stem = f"110101{born:%Y%m%d}{secrets.randbelow(1000):03}"
         body = {
             "name": "张伟",
             "id_type": "resident_id",

@@ -200,9 +200,9 @@ async def visited(
     )
     patients = [uid("old", n) for n in range(1, n // 3 + 1)]
     await connection.executemany(
-        "insert into patient (id, id_type, id_number, name, birth_date, sex, created_at)"
-        " values ($1, 'passport', $2, '旧人', $3, 'male', now()) on conflict do nothing",
-        [(UUID(bytes=one), one.hex(), date(1980, 1, 1)) for one in patients],
+        "insert into patient (id, id_type, birth_date, sex, created_at)"
+        " values ($1, 'passport', $2, 'male', now()) on conflict do nothing",
+        [(UUID(bytes=one), date(1980, 1, 1)) for one in patients],
     )
     rows = []
     for number in range(n):
@@ -405,7 +405,7 @@ def test_whom_to_ring_and_what_came_of_it(
     [tried] = [one["numbers"][0]["calls"] for one in left if one["patient_id"] == silent]
     assert [(one["outcome"], one["note"]) for one in tried] == [("not_reached", "占线")]
     lines = desk.get(f"schedules/{day['id']}/history").good()["lines"]
-    assert any(line["what"] == "cancelled" and "改去外地" in (line["note"] or "") for line in lines)
+    assert any(line["what"] == "cancelled" and "电话确认不来" in (line["note"] or "") for line in lines)
 
     async def looks() -> list[asyncpg.Record]:
         connection = await asyncpg.connect(database_url(system.home))

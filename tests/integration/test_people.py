@@ -1,4 +1,4 @@
-"""Accounts and patients against PostgreSQL, and sign-in over the wire through the WeChat sandbox."""
+"""Accounts and patients against PostgreSQL, and over the wire, with the WeChat sandbox."""
 
 import asyncio
 import secrets
@@ -10,13 +10,13 @@ from zoneinfo import ZoneInfo
 
 import asyncpg
 import pytest
-from aiohttp import ClientSession, web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp import web
+from aiohttp.test_utils import TestClient
 
 from engine.domain.claims import of_department_day, of_time
-from engine.domain.policy import Policy
+from engine.records.delegations import Asked
 from engine.records.facts import Question, facts
-from engine.records.identity import IdType, check_digit, identify
+from engine.records.identity import IdType, identify
 from engine.records.patients import (
     ACCOUNT_PATIENTS_EVER_MAX,
     ACCOUNT_PATIENTS_MAX,
@@ -30,12 +30,8 @@ from engine.records.patients import (
     renew,
     revoke,
 )
-from integrations.connector import Refused, TryAgain
-from integrations.wechat.client import WeChatClient
-from integrations.wechat.sandbox import sandbox_app
-from web import keys
-from web.auth import Tokens
-from web.openapi import api
+from tests.support.people import VAULT
+from tests.support.people_app import form, people_app, resident
 from web.patient import patients, sessions  # noqa: F401  (they declare their routes)
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
@@ -53,11 +49,6 @@ async def pool(database: str) -> AsyncIterator[asyncpg.Pool]:
 
 def new_id() -> bytes:
     return secrets.token_bytes(16)
-
-
-def resident(n: int, day: str = "19900307") -> str:
-    first_17 = f"110105{day}{n:03d}"
-    return first_17 + check_digit(first_17)
 
 
 def someone(
@@ -85,9 +76,9 @@ async def account(pool: asyncpg.Pool, openid: str = "o1") -> bytes:
 
 async def add(
     pool: asyncpg.Pool, account_id: bytes, patient: NewPatient, now: datetime = NOW
-) -> Patient | PeopleRefusal:
+) -> Patient | Asked | PeopleRefusal:
     async with pool.acquire() as conn:
-        return await add_patient(conn, account_id, patient, new_id(), TERMS, now)
+        return await add_patient(conn, VAULT, account_id, patient, new_id(), TERMS, now)
 
 
 async def added(pool: asyncpg.Pool, account_id: bytes, patient: NewPatient, now: datetime = NOW) -> Patient:
@@ -106,14 +97,14 @@ async def renewed(
 ) -> Patient | PeopleRefusal:
     async with pool.acquire() as conn:
         wanted = patient.id_number[-4:] if digits is None else digits
-        return await renew(conn, account_id, patient.id, wanted, key, TERMS, now)
+        return await renew(conn, VAULT, account_id, patient.id, wanted, key, TERMS, now)
 
 
 async def revoked(
     pool: asyncpg.Pool, account_id: bytes, patient_id: bytes, now: datetime
 ) -> Patient | PeopleRefusal:
     async with pool.acquire() as conn:
-        return await revoke(conn, account_id, patient_id, now)
+        return await revoke(conn, VAULT, account_id, patient_id, now)
 
 
 async def right(pool: asyncpg.Pool, account_id: bytes, patient_id: bytes) -> tuple[bool, int | None]:
@@ -143,7 +134,7 @@ async def test_a_patient_added_twice_is_one(pool: asyncpg.Pool) -> None:
     assert isinstance(first, Patient) and isinstance(again, Patient)
     assert again.id == first.id
     async with pool.acquire() as conn:
-        assert await patients_of(conn, mine) == [again]
+        assert await patients_of(conn, VAULT, mine) == [again]
     assert (again.phone, again.relation) == ("13800000002", "parent")
     assert (again.birth_date, again.sex) == (date(1990, 3, 7), "male")
 
@@ -151,11 +142,15 @@ async def test_a_patient_added_twice_is_one(pool: asyncpg.Pool) -> None:
 async def test_one_identity_is_one_patient_across_accounts(pool: asyncpg.Pool) -> None:
     mine, yours = await account(pool, "mine"), await account(pool, "yours")
     a = await add(pool, mine, someone())
-    b = await add(pool, yours, someone(relation="spouse", phone="13800000009"))
-    assert isinstance(a, Patient) and isinstance(b, Patient)
-    assert a.id == b.id
+    b = await add(pool, yours, someone(2, relation="spouse", phone="13800000009"))
+    c = await add(pool, mine, someone(2, relation="spouse"))
+    assert isinstance(a, Patient) and isinstance(b, Patient) and isinstance(c, Patient)
+    assert b.id == c.id != a.id
     async with pool.acquire() as conn:
-        assert [(p.relation, p.phone) for p in await patients_of(conn, mine)] == [("self", "13800000001")]
+        assert sorted((p.relation, p.phone) for p in await patients_of(conn, VAULT, mine)) == [
+            ("self", "13800000001"),
+            ("spouse", "13800000001"),
+        ]
 
 
 async def test_another_name_is_refused(pool: asyncpg.Pool) -> None:
@@ -164,7 +159,7 @@ async def test_another_name_is_refused(pool: asyncpg.Pool) -> None:
     assert await add(pool, yours, someone(name="李四")) is PeopleRefusal.IDENTITY_MISMATCH
     assert await add(pool, mine, someone(name="李四")) is PeopleRefusal.IDENTITY_MISMATCH
     async with pool.acquire() as conn:
-        assert await patients_of(conn, yours) == []
+        assert await patients_of(conn, VAULT, yours) == []
 
 
 async def test_what_was_left_out_may_come_later_and_then_stays(pool: asyncpg.Pool) -> None:
@@ -193,13 +188,13 @@ async def test_the_limit_holds_for_people_others_know(pool: asyncpg.Pool) -> Non
     mine, yours = await account(pool, "mine"), await account(pool, "yours")
     for n in range(ACCOUNT_PATIENTS_MAX):
         await add(pool, mine, someone(n))
-    await add(pool, yours, someone(99))
+    await add(pool, yours, someone(99, relation="other"))
     assert await add(pool, mine, someone(99)) is PeopleRefusal.TOO_MANY_PATIENTS
 
 
 async def test_many_accounts_add_one_person_at_once(pool: asyncpg.Pool) -> None:
     accounts = [await account(pool, f"o{n}") for n in range(20)]
-    added = await asyncio.gather(*(add(pool, one, someone()) for one in accounts))
+    added = await asyncio.gather(*(add(pool, one, someone(relation="parent")) for one in accounts))
     assert len({one.id for one in added if isinstance(one, Patient)}) == 1
     assert await pool.fetchval("select count(*) from account_patient") == 20
 
@@ -234,7 +229,7 @@ async def test_a_grown_up_is_asked_again(pool: asyncpg.Pool) -> None:
     assert isinstance(again, Patient)
     assert again.expires_at == datetime(2028, 12, 27, tzinfo=ZONE)
     async with pool.acquire() as conn:
-        assert await patients_of(conn, mine) == [again]
+        assert await patients_of(conn, VAULT, mine) == [again]
     # A retry finds what was done, and gives no day more.
     assert await renewed(pool, mine, mother, later + DAY) == again
     other = await added(pool, mine, someone(2, relation="spouse"), later)
@@ -299,23 +294,9 @@ async def test_an_old_right_is_not_renewed_into_a_full_account(pool: asyncpg.Poo
 
 
 @pytest.fixture
-async def sandbox() -> AsyncIterator[TestServer]:
-    async with TestServer(sandbox_app()) as server:
-        yield server
-
-
-@pytest.fixture
-async def client(pool: asyncpg.Pool, sandbox: TestServer) -> AsyncIterator[Client]:
-    app = web.Application()
-    async with ClientSession() as session:
-        app[keys.POOL] = pool
-        app[keys.TOKENS] = Tokens(secrets.token_bytes(32), 1800, 86400)
-        app[keys.ZONE] = ZONE
-        app[keys.POLICY] = keys.PolicyInForce(Policy(delegation_days=30))
-        app[keys.WECHAT] = WeChatClient(session, str(sandbox.make_url("")), "sandbox", "sandbox")
-        api.setup(app)
-        async with TestClient(TestServer(app)) as client:
-            yield client
+async def client(pool: asyncpg.Pool) -> AsyncIterator[Client]:
+    async with people_app(pool, VAULT) as house:
+        yield house.client
 
 
 async def call(client: Client, method: str, path: str, token: str = "", **rest: Any) -> SimpleNamespace:
@@ -332,17 +313,6 @@ async def sign_in(client: Client, openid: str = "o1") -> str:
     assert (session.status, session.expires_in) == (201, 1800)
     token: str = session.access_token
     return token
-
-
-def form(**changes: object) -> dict[str, object]:
-    whole = {
-        "name": " 王小明 ",
-        "id_type": "resident_id",
-        "id_number": resident(1),
-        "phone": "138 0000 0001",
-        "relation": "self",
-    }
-    return {**whole, **changes}
 
 
 async def test_a_person_signs_in_and_adds_patients(client: Client) -> None:
@@ -362,6 +332,8 @@ async def test_a_person_signs_in_and_adds_patients(client: Client) -> None:
             "sex": "male",
             "expires_at": None,
             "is_expired": False,
+            "rights": {"book": True, "see_visits": True, "pay": True},
+            "verification": "verified",
         }
     ]
     assert (await call(client, "GET", "/api/v1/patients", await sign_in(client, "o2"))).patients == []
@@ -471,70 +443,3 @@ async def test_sign_in_says_when_the_database_is_away(client: Client, pool: asyn
     await pool.close()
     answer = await call(client, "POST", "/api/v1/sessions", json={"grant": "wechat", "code": "sandbox:o1"})
     assert (answer.status, answer.code, answer.headers["Retry-After"]) == (503, "database_down", "2")
-
-
-# The connector, against what the other side may do.
-
-
-async def wechat_that_answers(content: bytes, status: int = 200, delay: float = 0) -> TestServer:
-    async def answer(request: web.Request) -> web.Response:
-        await asyncio.sleep(delay)
-        return web.Response(body=content, status=status, headers={"Content-Type": "text/plain"})
-
-    app = web.Application()
-    app.router.add_get("/sns/jscode2session", answer)
-    return TestServer(app)
-
-
-async def openid_from(server: TestServer, code: str = "c", seconds_max: float = 5.0) -> str:
-    async with server, ClientSession() as session:
-        return await WeChatClient(
-            session, str(server.make_url("")), "id", "topsecret", seconds_max
-        ).openid_of(code)
-
-
-async def test_the_sandbox_speaks_to_the_client(sandbox: TestServer) -> None:
-    async with ClientSession() as session:
-        client = WeChatClient(session, str(sandbox.make_url("/")), "id", "secret")
-        assert await client.openid_of("sandbox:oABC_-1") == "oABC_-1"
-        with pytest.raises(Refused, match="invalid_code"):
-            await client.openid_of("oABC")
-
-
-@pytest.mark.parametrize(
-    ("content", "status", "raised"),
-    [
-        (b'{"errcode":40029,"errmsg":"invalid code"}', 200, Refused),
-        (b'{"errcode":40163,"errmsg":"code been used"}', 200, Refused),
-        (b'{"errcode":40013,"errmsg":"invalid appid"}', 200, Refused),
-        (b'{"errcode":45011,"errmsg":"frequency"}', 200, TryAgain),
-        (b'{"errcode":-1,"errmsg":"system error"}', 200, TryAgain),
-        (b"{}", 200, TryAgain),
-        (b'{"openid":""}', 200, TryAgain),
-        (b'{"openid":7}', 200, TryAgain),
-        (b'{"openid":"x","errcode":[]}', 200, TryAgain),
-        (b"[]", 200, TryAgain),
-        (b"<html>", 200, TryAgain),
-        (b'{"openid":"' + b"x" * 100_000 + b'"}', 200, TryAgain),
-        (b'{"openid":"x"}', 502, TryAgain),
-    ],
-)
-async def test_what_wechat_may_answer(content: bytes, status: int, raised: type[Exception]) -> None:
-    with pytest.raises(raised) as caught:
-        await openid_from(await wechat_that_answers(content, status))
-    assert "topsecret" not in repr(caught.value)
-
-
-async def test_a_wechat_that_is_slow_or_gone() -> None:
-    with pytest.raises(TryAgain, match="Timeout"):
-        await openid_from(await wechat_that_answers(b"{}", delay=1), seconds_max=0.05)
-    async with ClientSession() as session:
-        with pytest.raises(TryAgain) as caught:
-            await WeChatClient(session, "http://127.0.0.1:9", "id", "topsecret").openid_of("c")
-    assert "topsecret" not in repr(caught.value)
-    assert caught.value.__cause__ is None
-
-
-async def test_extra_words_from_wechat_do_no_harm() -> None:
-    server = await wechat_that_answers(b'{"openid":"o","unionid":"u","session_key":"k","errcode":0,"new":1}')
-    assert await openid_from(server) == "o"

@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 
 from tests.integration.test_api import ZONE, Answer, Hospital, Json, until
+from tests.support.front_door import PASSWORD
 from tests.support.system import System, run
 from web.demo_staff import DEMO_PASSWORD
 
@@ -104,9 +105,9 @@ def add_staff(
     ]
     options += ["--department", department] if department else []
     options += ["--practitioner", practitioner] if practitioner else []
-    added = run("staff", "add", *options, typed=f"{username}-password\n")
+    added = run("staff", "add", *options, "--keep-password", typed=f"{PASSWORD}\n")
     assert added.returncode == 0, added.stdout + added.stderr
-    return Console(hospital, username, f"{username}-password")
+    return Console(hospital, username, PASSWORD)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from engine.domain import waiting_room as w
 from engine.domain.ids import RoomKey, ticket_id
 from engine.domain.refusal import Reason, Refusal
 from engine.domain.waiting_room import Status
+from engine.vault.vault import Vault
 from tests.support.rooms import ask_room, check_room, host_of, publish_room, rows_of
 from tests.support.stores import DAY, HOUR, PostgresWorld, Reply, Served, audit, confirm, doctor, hold, uid
 from web import keys
@@ -101,7 +102,7 @@ class Clinic:
 
 
 @pytest.fixture
-async def clinic(database: str) -> AsyncIterator[Clinic]:
+async def clinic(database: str, vault: Vault) -> AsyncIterator[Clinic]:
     world = PostgresWorld(database)
     await publish_room(world, CARDIO, FAMOUS.practitioner_id)
     await world.register([(ACCOUNT, PATIENT)])
@@ -112,7 +113,7 @@ async def clinic(database: str) -> AsyncIterator[Clinic]:
         return await served.unless_dead(served.shard.ask(packed))
 
     app = web.Application()
-    app[keys.POOL], app[keys.DIRECTORY] = pool, Directory(send, 1)
+    app[keys.POOL], app[keys.DIRECTORY], app[keys.VAULT] = pool, Directory(send, 1), vault
     clinic = Clinic(world, served, pool, Attending(app))
     await clinic.day(hold(BOOKED, PATIENT, account=ACCOUNT), confirm(BOOKED, ACCOUNT))
     yield clinic
@@ -216,7 +217,7 @@ async def test_a_walk_in_tells_no_day_anything(clinic: Clinic) -> None:
     assert await clinic.errands() == []
 
 
-async def test_while_the_shard_is_away_nothing_is_forgotten(clinic: Clinic) -> None:
+async def test_while_the_shard_is_away_nothing_is_forgotten(clinic: Clinic, vault: Vault) -> None:
     """The handler says that it must be tried again, so its row stays."""
     await clinic.check_in()
 
@@ -228,7 +229,7 @@ async def test_while_the_shard_is_away_nothing_is_forgotten(clinic: Clinic) -> N
 
     answers: list[Any] = [UNKNOWN, Refusal(Reason.AWAY), Refusal(Reason.BUSY), Refusal(Reason.TOO_LATE)]
     app = web.Application()
-    app[keys.POOL], app[keys.DIRECTORY] = clinic.pool, Away()  # type: ignore[misc]
+    app[keys.POOL], app[keys.DIRECTORY], app[keys.VAULT] = clinic.pool, Away(), vault  # type: ignore[misc]
     [(_, kind, key, data)] = await clinic.errands()
     for _ in range(4):
         with pytest.raises(TryAgain):

@@ -31,12 +31,16 @@ from engine.records.catalog import load_catalog, load_schedules
 from engine.records.screens import list_screens
 from engine.records.staff import Role, Staff
 from engine.views.availability import Availability
+from tests.support.people import VAULT, give_name
 from tests.support.rooms import ask_room, publish_room
 from tests.support.stores import ACCOUNT, LAVISH, PostgresWorld, Served, doctor, uid
 from tests.support.system import System
 from web import keys
+from web.auditing import Readings
 from web.errors import Problem
+from web.patient import rights_followed
 from web.patient.pages import Pages
+from web.patient.rights_followed import follow_rights
 from web.queues import feeds as feeds_module
 from web.queues.copies import Copies
 from web.queues.estimates import Estimate
@@ -80,6 +84,7 @@ class Gateway:
             catalog = await load_catalog(connection)
             rows = await load_schedules(connection, datetime.now(ZONE).date() - timedelta(days=1))
         app[keys.POOL], app[keys.ZONE] = pool, ZONE
+        app[keys.VAULT], app[keys.READINGS] = VAULT, Readings()
         app[keys.POLICY] = keys.PolicyInForce(replace(LAVISH, waiting={"": terms}))
         app[keys.AVAILABILITY] = view = Availability(catalog, rows)
         app[keys.ROOMS] = Copies(pool, app[keys.POLICY], world.clock)
@@ -197,10 +202,8 @@ class House:
         patients = [uid("patient", n) for n in numbers]
         await self.world.register([(ACCOUNT, patient) for patient in patients])
         pool = await self.world.pool()
-        await pool.executemany(
-            "update patient set name = $2 where id = $1",
-            [(UUID(bytes=p), NAMES[n % len(NAMES)]) for n, p in zip(numbers, patients, strict=True)],
-        )
+        for n, patient in zip(numbers, patients, strict=True):
+            await give_name(pool, VAULT, patient, NAMES[n % len(NAMES)])
         await self.do(*(w.TakeNumber(uid("take", n), uid("patient", n), "desk", GENERAL) for n in numbers))
         return [ticket_id(uid("take", n)) for n in numbers]
 
@@ -621,6 +624,62 @@ async def test_a_patient_hears_what_changes_of_the_own_ticket_and_nothing_else(h
     assert update["ticket"]["status"] == "called" and update["ticket"]["position"] is None
     assert update["ticket"]["room"] == {"id": "R1", "name": "R1"} and update["ticket"]["called_at"]
     assert all("A003" not in json.dumps(m) for m in await other.heard())
+
+
+async def test_who_may_see_a_ticket_no_more_hears_no_more_of_it(
+    house: House, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rights_followed, "AGAIN_SECONDS", 1_000.0)
+    tickets = await house.walk_in(4)
+    await house.open_rooms()
+    (gateway,) = house.gateways
+    me, other = house.watcher(gateway, ACCOUNT), house.watcher(gateway, SCREEN)
+    topics = [f"ticket/{UUID(bytes=each)}" for each in tickets]
+    for topic in topics[1:]:
+        await me.watch(topic)
+    await other.watch(CALLS)
+    pool = await house.world.pool()
+    following = asyncio.create_task(follow_rights(gateway.app, database))
+    try:
+        # The first perhaps before it listens, and found then; the second while it does. The last one that is
+        # watched first: by then all have been looked at.
+        for n, less in ((3, "revoked_at = now(), revoked_by = 'person'"), (1, "may_see = false")):
+            who = UUID(bytes=uid("patient", n))
+            await pool.execute(f"update account_patient set {less} where patient_id = $1", who)
+            async with asyncio.timeout(WAIT_SECONDS_MAX):
+                while topics[n] in me.connection.topics:
+                    await asyncio.sleep(0)
+    finally:
+        following.cancel()
+    assert [m["error"]["topic"] for m in await me.heard()] == [topics[3], topics[1]]
+    await other.heard()
+    await house.call_next("R1")
+    await house.call_next("R2")
+    assert {m["update"] for m in await me.heard()} == {topics[2]}, "of the other patient's still"
+    assert await other.heard() != []
+
+
+async def test_a_name_that_is_forgotten_is_not_remembered(house: House, database: str) -> None:
+    await house.walk_in(1)
+    (gateway,) = house.gateways
+    names, patient = gateway.app[keys.FEEDS].names, uid("patient", 0)
+    await names.learn([patient])
+    assert patient in names.known
+    following = asyncio.create_task(follow_rights(gateway.app, database))
+
+    async def forgotten() -> None:
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
+            while patient in names.known:
+                await asyncio.sleep(0)
+
+    try:
+        await forgotten()  # what it knew from before it listens
+        await names.learn([patient])
+        pool = await house.world.pool()
+        await pool.execute("update patient set name = null where id = $1", UUID(bytes=patient))
+        await forgotten()
+    finally:
+        following.cancel()
 
 
 async def test_a_ticket_that_this_gateway_does_not_know_yet_is_told_when_it_does(house: House) -> None:

@@ -347,6 +347,7 @@ async def test_forty_patients_and_what_they_make_of_their_offers(ward: Ward) -> 
 # Errands of the kind `rehome` are handed out until the sequence is used up; then nobody gets one.
 STOP_AFTER = """
 create sequence handed_out;
+grant usage on sequence handed_out to xinglin_app;
 create function hold_back() returns trigger language plpgsql as $$
 begin
     if old.kind = 'rehome' and nextval('handed_out') > {number} then return null; end if;

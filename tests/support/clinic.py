@@ -85,13 +85,12 @@ class ClinicDay:
         schedule_id = ScheduleKey(who, self.day.isoformat()).schedule_id
         slot_id = f"{schedule_id}-{starts.astimezone(ZONE):%H%M}"
         await pool.execute(
-            "insert into patient (id, id_type, id_number, name, created_at)"
-            " values ($1::uuid, 'passport', $2, '王小明', now())",
+            "insert into patient (id, id_type, created_at) values ($1, 'passport', now())",
             UUID(bytes=patient),
-            patient.hex(),
         )
         await pool.execute(
-            "insert into account_patient values ($1, $2, 'self', '1', now())",
+            "insert into account_patient (account_id, patient_id, relation, created_at)"
+            " values ($1, $2, 'self', now())",
             UUID(int=7),
             UUID(bytes=patient),
         )

@@ -11,7 +11,12 @@ from typing import Final
 
 import pytest
 
-PACKAGES: Final = {"nginx": "nginx-light", "openssl": "openssl", "curl": "curl"}
+PACKAGES: Final = {
+    "nginx": "nginx-light",
+    "openssl": "openssl",
+    "curl": "curl",
+    "softhsm2-util": "softhsm2",
+}
 """Program -> the package that has it."""
 _FOLDERS: Final = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 _SECONDS_MAX: Final = 300

@@ -54,6 +54,7 @@ EVENING: Final = "1900"
 """One that may not be before five."""
 
 POLICY: Final = f"""\
+people: {{word_is_enough: yes}}
 waiting:
   check_in: {{early: 2h, distance_metres_max: 500}}
   calling: {{calls_max: 3, recall_gap: 10s, answer: 1m, passes_max: 2}}

@@ -341,13 +341,13 @@ class PostgresWorld:
             accounts,
         )
         await pool.execute(
-            "insert into patient (id, id_type, id_number, name, created_at)"
-            " select distinct p::uuid, 'passport', p, p, now()"
-            " from unnest($1::text[]) p on conflict do nothing",
+            "insert into patient (id, id_type, created_at)"
+            " select distinct p::uuid, 'passport', now() from unnest($1::text[]) p on conflict do nothing",
             patients,
         )
         await pool.execute(
-            "insert into account_patient select a::uuid, p::uuid, 'self', '1', now()"
+            "insert into account_patient (account_id, patient_id, relation, created_at)"
+            " select a::uuid, p::uuid, 'self', now()"
             " from unnest($1::text[], $2::text[]) x (a, p) on conflict do nothing",
             accounts,
             patients,

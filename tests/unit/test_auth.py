@@ -1,9 +1,11 @@
 """Tokens: what is believed, and the corpus of what is not."""
 
 import base64
+import hmac
 import json
 import secrets
 from dataclasses import replace
+from typing import Any
 
 import jwt
 import pytest
@@ -11,12 +13,21 @@ import pytest
 from engine.domain.policy import Channel
 from engine.records.staff import Role
 from web import auth
-from web.auth import AUDIENCE, ISSUER, TOKEN_CHARS_MAX, Refreshing, Staff, Tokens
+from web.auth import AUDIENCE, ISSUER, TOKEN_CHARS_MAX, Refreshing, Staff, Stay, Tokens
 from web.errors import Problem
 
 SECRET = secrets.token_bytes(32)
 ACCOUNT = bytes(range(16))
-CLAIMS = {"iss": ISSUER, "aud": AUDIENCE, "sub": ACCOUNT.hex(), "typ": "access", "iat": 1000, "exp": 2000}
+SESSION = bytes(range(32, 48))
+CLAIMS = {
+    "iss": ISSUER,
+    "aud": AUDIENCE,
+    "sub": ACCOUNT.hex(),
+    "sid": SESSION.hex(),
+    "typ": "access",
+    "iat": 1000,
+    "exp": 2000,
+}
 
 
 class Clock:
@@ -47,7 +58,17 @@ def signed(secret: bytes | str = SECRET, algorithm: str = "HS256", **changes: ob
     return jwt.encode(claims, secret, algorithm=algorithm)
 
 
-def unsigned(header: dict[str, str], claims: dict[str, object], signature: str = "") -> str:
+FOREIGN = b"a key that somebody else has made"
+
+
+def foreign(header: dict[str, Any], key: bytes = FOREIGN) -> str:
+    """Rightly signed, with a key that the header would have us take."""
+    signed_part = unsigned({"alg": "HS256", "typ": "JWT", **header}, {**CLAIMS}).removesuffix(".")
+    tag = hmac.digest(key, signed_part.encode(), "sha256")
+    return f"{signed_part}.{base64.urlsafe_b64encode(tag).rstrip(b'=').decode()}"
+
+
+def unsigned(header: dict[str, Any], claims: dict[str, object], signature: str = "") -> str:
     def part(content: object) -> str:
         return base64.urlsafe_b64encode(json.dumps(content).encode()).rstrip(b"=").decode()
 
@@ -60,7 +81,9 @@ def test_a_pair_is_believed_each_for_its_use(tokens: Tokens) -> None:
     assert tokens.account_of_header(f"Bearer {pair.access_token}") == ACCOUNT
     assert tokens.account_of_header(f"Bearer {pair.access_token}") == ACCOUNT  # now from memory
     assert tokens.account_of_header(f"bearer  {pair.access_token}") == ACCOUNT
-    assert tokens.account_of_refresh(pair.refresh_token) == ACCOUNT
+    refreshing = tokens.who_of_refresh(pair.refresh_token)
+    assert (refreshing.id, refreshing.is_staff, refreshing.generation) == (ACCOUNT, False, 0)
+    assert tokens.session_of_header(f"Bearer {pair.access_token}") == refreshing.session
 
 
 def test_what_the_corpus_starts_from_is_good(tokens: Tokens) -> None:
@@ -82,6 +105,15 @@ def test_what_the_corpus_starts_from_is_good(tokens: Tokens) -> None:
         # A verifier that believes the header's algorithm takes a public key for an HMAC secret.
         unsigned({"alg": "RS256", "typ": "JWT"}, {**CLAIMS}, signed().rpartition(".")[2]),
         unsigned({"alg": "ES256", "typ": "JWT"}, {**CLAIMS}, signed().rpartition(".")[2]),
+        # Keys that the token brings along or points to, also as files of ours whose bytes anybody knows.
+        foreign({"jwk": {"kty": "oct", "k": base64.urlsafe_b64encode(FOREIGN).rstrip(b"=").decode()}}),
+        foreign({"jku": "https://evil.example/keys.json"}),
+        foreign({"x5u": "https://evil.example/cert.pem"}),
+        foreign({"x5c": [base64.b64encode(FOREIGN).decode()]}),
+        foreign({"kid": "../../../../dev/null"}, b""),
+        foreign({"kid": "/proc/sys/kernel/randomize_va_space"}, b"2\n"),
+        foreign({"kid": "' union select 'key"}, b"key"),
+        foreign({"crit": ["exp"]}),
         signed(algorithm="HS384"),
         signed(algorithm="HS512"),
         signed(secret=b"another secret of thirty-two bytes"),
@@ -99,6 +131,13 @@ def test_what_the_corpus_starts_from_is_good(tokens: Tokens) -> None:
         signed(exp=None),
         signed(exp="2000"),
         signed(exp=1e18),
+        signed(exp=True),
+        signed(iat=None),
+        signed(iat="1000"),
+        signed(iat=1061),  # a minute after now, and a second
+        signed(sid="not an id"),
+        signed(sid=7),
+        signed(sid=""),
         signed()[:-1],
         signed()[:-20],
         signed().rpartition(".")[0],
@@ -129,7 +168,7 @@ def test_refresh_is_no_access_and_the_other_way_round(tokens: Tokens) -> None:
     pair = tokens.issue(ACCOUNT)
     assert refusal(tokens, f"Bearer {pair.refresh_token}") == "unauthenticated"
     with pytest.raises(Problem) as caught:
-        tokens.account_of_refresh(pair.access_token)
+        tokens.who_of_refresh(pair.access_token)
     assert caught.value.code == "unauthenticated"
 
 
@@ -170,6 +209,7 @@ DESK = Staff(
 )
 STAFF_CLAIMS: dict[str, object] = {
     "typ": "staff_access",
+    "sid": SESSION.hex(),
     "usr": "desk",
     "name": "窗口",
     "roles": ["desk"],
@@ -222,14 +262,13 @@ def test_nobody_is_nobody(tokens: Tokens) -> None:
 
 
 def test_refresh_says_whose_it_is(tokens: Tokens) -> None:
-    mine, theirs = tokens.issue(ACCOUNT), tokens.issue_staff(DESK)
-    assert tokens.who_of_refresh(mine.refresh_token) == Refreshing(ACCOUNT, is_staff=False)
-    assert tokens.who_of_refresh(theirs.refresh_token) == Refreshing(DESK.id, is_staff=True)
+    stay = Stay(SESSION, 7, 1_100, 1_200)
+    mine, theirs = tokens.issue(ACCOUNT, stay), tokens.issue_staff(DESK, stay)
+    assert tokens.who_of_refresh(mine.refresh_token) == Refreshing(ACCOUNT, False, SESSION, 7)
+    assert tokens.who_of_refresh(theirs.refresh_token) == Refreshing(DESK.id, True, SESSION, 7)
     for token in (mine.access_token, theirs.access_token):
         with pytest.raises(Problem, match="unauthenticated"):
             tokens.who_of_refresh(token)
-    with pytest.raises(Problem, match="unauthenticated"):
-        tokens.account_of_refresh(theirs.refresh_token)
     for header in (f"Bearer {mine.refresh_token}", f"Bearer {theirs.refresh_token}"):
         assert staff_refusal(tokens, header) == refusal(tokens, header) == "unauthenticated"
 
@@ -273,6 +312,7 @@ def test_staff_tokens_expire_from_memory_too(tokens: Tokens, clock: Clock) -> No
         {"chn": None},
         {"chn": "window"},
         {"sub": "not an id"},
+        {"sid": "not an id"},
         {"typ": "staff"},
         {"typ": ["staff_access"]},
         {"typ": "staff_refresh"},
@@ -295,3 +335,74 @@ def test_patients_do_not_push_staff_out_of_memory(tokens: Tokens, monkeypatch: p
         tokens.account_of_header(f"Bearer {tokens.issue(bytes([n]) * 16).access_token}")
     assert list(tokens._verified_staff) == staff[1:]
     assert len(tokens._verified) == 2
+
+
+# Sessions.
+
+
+def test_what_is_foreign_is_well_made() -> None:
+    """Each of these would pass where its key is taken."""
+    token = foreign({"kid": "../../../../dev/null"})
+    assert jwt.decode(token, FOREIGN, algorithms=["HS256"], audience=AUDIENCE, options={"verify_exp": False})
+
+
+def test_a_clock_that_is_a_minute_ahead_is_none_that_forges(tokens: Tokens) -> None:
+    assert tokens.account_of_header(f"Bearer {signed(iat=1060)}") == ACCOUNT
+
+
+def test_a_token_of_an_older_program_has_to_be_renewed(tokens: Tokens) -> None:
+    assert refusal(tokens, f"Bearer {signed(sid=None)}") == "token_expired"
+    without: dict[str, Any] = {**STAFF_CLAIMS, "pra": "D1", "sid": None}
+    assert staff_refusal(tokens, f"Bearer {signed(**without)}") == "token_expired"
+    for without in ({"sid": None, "gen": 0}, {"gen": None}, {"gen": "0"}):
+        with pytest.raises(Problem, match="token_expired"):
+            tokens.who_of_refresh(signed(typ="refresh", **without))
+    assert tokens.who_of_refresh(signed(typ="refresh", gen=0)).session == SESSION
+
+
+def test_a_revoked_session_opens_nothing_whether_remembered_or_not(clock: Clock) -> None:
+    revoked: set[bytes] = set()
+    tokens = Tokens(SECRET, 1800, 86400, clock, revoked)
+    stay = Stay(SESSION, 0, 2_000, 9_000)
+    mine, desk = tokens.issue(ACCOUNT, stay), tokens.issue_staff(DESK, stay)
+    other = f"Bearer {tokens.issue(ACCOUNT).access_token}"
+    headers = [f"Bearer {mine.access_token}", f"Bearer {desk.access_token}"]
+    assert tokens.account_of_header(headers[0]) == ACCOUNT and tokens.staff_of_header(headers[1]) == DESK
+    revoked.add(SESSION)
+    fresh = Tokens(SECRET, 1800, 86400, clock, revoked)
+    for each in (tokens, fresh, fresh):
+        assert refusal(each, headers[0]) == staff_refusal(each, headers[1]) == "session_ended"
+        for header in headers:
+            with pytest.raises(Problem, match="session_ended"):
+                each.who_of_header(header)
+            with pytest.raises(Problem, match="session_ended"):
+                each.session_of_header(header)
+        assert each.account_of_header(other) == ACCOUNT
+    assert not fresh._verified_staff and list(fresh._verified) == [other]
+
+
+def test_a_token_lives_no_longer_than_its_stay(tokens: Tokens, clock: Clock) -> None:
+    pair = tokens.issue_staff(DESK, Stay(SESSION, 0, 1_010, 1_020))
+    assert pair.expires_in == 10
+    clock.now = 1_010
+    assert staff_refusal(tokens, f"Bearer {pair.access_token}") == "token_expired"
+    assert tokens.who_of_refresh(pair.refresh_token).generation == 0
+    clock.now = 1_020
+    with pytest.raises(Problem, match="token_expired"):
+        tokens.who_of_refresh(pair.refresh_token)
+
+
+def test_staff_are_seen_and_patients_are_not(clock: Clock) -> None:
+    seen: dict[bytes, float] = {}
+    tokens = Tokens(SECRET, 1800, 86400, clock, seen=seen)
+    stay = Stay(SESSION, 0, 2_000, 9_000)
+    tokens.account_of_header(f"Bearer {tokens.issue(ACCOUNT, stay).access_token}")
+    assert not seen
+    header = f"Bearer {tokens.issue_staff(DESK, stay).access_token}"
+    for now in (1_001.0, 1_002.0):
+        clock.now = now
+        tokens.staff_of_header(header)
+        assert seen == {SESSION: now}
+    clock.now = 2_000
+    assert staff_refusal(tokens, header) == "token_expired"
+    assert seen == {SESSION: 1_002.0}

@@ -37,12 +37,17 @@ WRONG = Facts(
     key_used_elsewhere=True,
     department_day_owner=OWNER,
     time_owner=OWNER,
+    may_book=False,
+    is_verified=False,
 )
+STRICT = replace(POLICY, real_name_required=True)
 RULE = DepartmentRule(sex="female", age_min=18, age_max=60)
 MENDED = [
     ("is_of_account", True),
     ("delegated_until", NOW + 1),
+    ("may_book", True),
     ("key_used_elsewhere", False),
+    ("is_verified", True),
     ("block", replace(BLOCK, until=NOW)),
     ("department_day_owner", None),
     ("time_owner", None),
@@ -56,7 +61,9 @@ IN_THE_WAY = {"appointment_id": OWNER.hex()}
 EXPECTED: list[Refusal | None] = [
     Refusal(Reason.NOT_ELIGIBLE, {"rule": "patient_of_another_account"}),
     Refusal(Reason.NOT_ELIGIBLE, {"rule": "delegation_expired", "until": NOW}),
+    Refusal(Reason.NOT_ELIGIBLE, {"rule": "delegation_without_booking"}),
     Refusal(Reason.KEY_REUSED),
+    Refusal(Reason.NOT_ELIGIBLE, {"rule": "real_name_required"}),
     Refusal(
         Reason.NOT_ELIGIBLE,
         {"rule": "three_in_a_year", "offence": "no_show", "until": NOW + 1, "penalty_id": "bb" * 16},
@@ -75,14 +82,14 @@ EXPECTED: list[Refusal | None] = [
 @pytest.mark.parametrize("mended", range(len(MENDED) + 1))
 def test_the_guards_speak_in_their_order(mended: int) -> None:
     facts = replace(WRONG, **dict(MENDED[:mended]))  # type: ignore[arg-type]
-    assert check(facts, RULE, POLICY, DAY, NOW) == EXPECTED[mended]
+    assert check(facts, RULE, STRICT, DAY, NOW) == EXPECTED[mended]
 
 
 @pytest.mark.parametrize("broken", range(len(MENDED)))
 def test_each_guard_refuses_alone(broken: int) -> None:
     name, _ = MENDED[broken]
     facts = replace(WRONG, **{**dict(MENDED), name: getattr(WRONG, name)})  # type: ignore[arg-type]
-    assert check(facts, RULE, POLICY, DAY, NOW) == EXPECTED[broken]
+    assert check(facts, RULE, STRICT, DAY, NOW) == EXPECTED[broken]
 
 
 GOOD = Facts(is_of_account=True, birth_date=date(1990, 1, 1), sex="male")
@@ -111,6 +118,10 @@ def test_paediatrics_sees_children_up_to_and_including_14(birth_date: date | Non
 def test_what_is_not_known_of_a_patient_is_not_held_against_him() -> None:
     unknown = Facts(is_of_account=True)
     assert check(unknown, DepartmentRule(sex="female", age_min=18, age_max=60), POLICY, DAY, NOW) is None
+
+
+def test_nobody_has_to_be_verified_unless_the_hospital_says_so() -> None:
+    assert check(replace(GOOD, is_verified=False), DepartmentRule(), POLICY, DAY, NOW) is None
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from engine.domain.refusal import Reason, Refusal
 from engine.records.conduct import ConductRefusal
 from engine.records.identity import IdentityFault
 from engine.records.patients import PeopleRefusal
+from engine.vault.failed import VaultBehind
 from web import keys
 from web.door import Door
 from web.errors import Problem, expect, language_of, problems, refused
@@ -32,12 +33,14 @@ MEMBERS = {
     "day",
     "department_id",
     "end",
+    "expires_in",
     "found",
     "from",
     "key",
     "last",
     "limit",
     "metres",
+    "newest",
     "number",
     "number_class",
     "passed_at",
@@ -58,6 +61,7 @@ MEMBERS = {
     "until",
     "version",
     "waiting",
+    "why",
 }
 
 
@@ -196,6 +200,8 @@ def application() -> web.Application:
                 raise RuntimeError("secret detail")
             case "database":
                 raise asyncpg.InterfaceError("pool is closing")
+            case "vault":
+                raise VaultBehind("master key 2 is not known here yet")
             case "gone":
                 raise web.HTTPGone
             case "moved":
@@ -221,6 +227,7 @@ async def client() -> TestClient[web.Request, web.Application]:
         ("GET", "/busy", 503, "busy", ("Retry-After", "1")),
         ("GET", "/bug", 500, "internal", None),
         ("GET", "/database", 503, "database_down", ("Retry-After", "2")),
+        ("GET", "/vault", 503, "database_down", ("Retry-After", "2")),
         ("GET", "/gone", 410, "request_refused", None),
         ("GET", "/no/such", 404, "not_found", None),
         ("DELETE", "/busy", 405, "method_not_allowed", ("Allow", "GET,HEAD,POST")),

@@ -99,6 +99,34 @@ def test_other_documents_by_format_alone(id_type: IdType, good: str, bad: str) -
     assert typed(id_type=id_type, id_number=bad) is IdentityFault.INVALID_ID_NUMBER
 
 
+@pytest.mark.parametrize("region", ["810000", "820000", "830000"])
+def test_residence_permits_of_hong_kong_macau_and_taiwan_are_numbered_like_residents(region: str) -> None:
+    person = typed(id_number=resident(f"{region}19900501002"))
+    assert isinstance(person, Person)
+    assert (person.birth_date, person.sex) == (date(1990, 5, 1), "female")
+    wrong = resident(f"{region}19900501002")[:-1] + "Y"
+    assert typed(id_number=wrong) is IdentityFault.INVALID_ID_NUMBER
+
+
+def test_foreigners_papers_since_2023_say_the_birth_date_and_have_a_check_digit() -> None:
+    def paper(first_17: str, birth_date: date | None = None) -> Person | IdentityFault:
+        number = resident(first_17)
+        return typed(id_type=IdType.FOREIGN_PERMANENT, id_number=number, birth_date=birth_date)
+
+    good = paper("91184019900501001")  # Beijing, the United States
+    assert isinstance(good, Person)
+    assert (good.birth_date, good.sex) == (date(1990, 5, 1), None)
+    assert paper("91184019900501001", date(1990, 5, 1)) == good
+    assert paper("91184019900501001", date(1990, 5, 2)) is IdentityFault.INVALID_BIRTH_DATE
+    assert paper("91184019901301001") is IdentityFault.INVALID_ID_NUMBER
+    digit = good.id_number[-1]
+    wrong = good.id_number[:-1] + ("0" if digit != "0" else "1")
+    assert typed(id_type=IdType.FOREIGN_PERMANENT, id_number=wrong) is IdentityFault.INVALID_ID_NUMBER
+    # The older ones, by their format alone.
+    old = typed(id_type=IdType.FOREIGN_PERMANENT, id_number="FRA110012345678", birth_date=date(1980, 1, 2))
+    assert isinstance(old, Person) and old.birth_date == date(1980, 1, 2)
+
+
 def test_what_is_said_beside_a_document() -> None:
     passport = typed(
         id_type=IdType.PASSPORT, id_number="E12345678", birth_date=date(1990, 5, 1), sex="female"

@@ -24,10 +24,11 @@ from web.faults import Fault
 from web.openapi import Api, api, as_3_0
 from web.patient import patients, sessions  # noqa: F401  (they declare their routes)
 from web.patient.bodies import IdPath, IsoDate, Request, WordPath, ZonedTime
+from web.rights.matrix import parsed
 
 Client = TestClient[web.Request, web.Application]
 ACCOUNT = bytes(range(16))
-TOKENS = Tokens(b"s" * 32, 1800, 1800)
+TOKENS = Tokens(b"s" * 32, 1800, 1800, lambda: 1_800_000_000.0)  # signed at import, used whenever
 BEARER = {"Authorization": f"Bearer {TOKENS.issue(ACCOUNT).access_token}"}
 DESK = Staff(bytes(16), "desk", "窗口", frozenset({Role.DESK}), None, None, Channel.WINDOW)
 DOCTOR = Staff(bytes(16), "doctor", "医生", frozenset({Role.DOCTOR}), "D1", None, Channel.DOCTOR)
@@ -64,10 +65,26 @@ class Echo:
     id: UUID | None = None
 
 
-small = Api("small", "1", tags={"echo": "回声 / echo"})
+OPEN = ("echo", "search", "read", "word", "ready", "models", "raw")
+small = Api(
+    "small",
+    "1",
+    tags={"echo": "回声 / echo"},
+    rights=parsed(
+        {
+            **{name: {"anyone": "all"} for name in OPEN},
+            "mine": {"patient": "all"},
+            "forget": {"patient": "all"},
+            "desk": {"desk": "all", "manager": "all", "sees": "names"},
+            "anybody_here": {"staff": "all"},
+            "either": {"patient": "all", "desk": "all"},
+        },
+        {"all"},
+    ),
+)
 
 
-@small.route("POST", "/echo", zh="回声", status=201, security=None, tags=["echo"])
+@small.route("POST", "/echo", zh="回声", status=201, tags=["echo"])
 async def echo(request: web.Request, *, body: EchoBody) -> Echo:
     """Says it back.
 
@@ -76,19 +93,19 @@ async def echo(request: web.Request, *, body: EchoBody) -> Echo:
     return Echo(body.text, body.day, body.at)
 
 
-@small.route("GET", "/echo", zh="查询", security=None)
+@small.route("GET", "/echo", zh="查询")
 async def search(request: web.Request, *, query: EchoQuery) -> list[str]:
     """Says what was asked."""
     return [str(query.since), str(query.limit), str(query.status), str(query.before)]
 
 
-@small.route("GET", "/things/{id}", zh="一个", security=None)
+@small.route("GET", "/things/{id}", zh="一个")
 async def read(request: web.Request, *, path: IdPath) -> Echo:
     """One."""
     return Echo("", id=path.id)
 
 
-@small.route("GET", "/words/{id}", zh="词", security=None)
+@small.route("GET", "/words/{id}", zh="词")
 async def word(request: web.Request, *, path: WordPath) -> Echo:
     """One by its word."""
     return Echo(path.id)
@@ -105,37 +122,37 @@ async def forget(request: web.Request) -> None:
     """Needs a token, says nothing."""
 
 
-@small.route("GET", "/desk", zh="窗口", security="staff", roles=("desk", "manager"))
+@small.route("GET", "/desk", zh="窗口")
 async def desk(request: web.Request, *, staff: Staff) -> Echo:
     """Of the desk."""
     return Echo(f"{staff.username} {staff.channel.name}")
 
 
-@small.route("GET", "/staff", zh="职工", security="staff")
+@small.route("GET", "/staff", zh="职工")
 async def anybody_here(request: web.Request) -> Echo:
     """Of all staff."""
     return Echo("staff")
 
 
-@small.route("GET", "/either", zh="两者", security="either", roles=("desk",))
+@small.route("GET", "/either", zh="两者")
 async def either(request: web.Request, *, who: bytes | Staff) -> Echo:
     """Of patients, and of the desk."""
     return Echo(who.username if isinstance(who, Staff) else who.hex())
 
 
-@small.route("GET", "/ready", zh="现成", security=None, answer=Echo)
+@small.route("GET", "/ready", zh="现成", answer=Echo)
 async def ready(request: web.Request) -> bytes:
     """JSON that lay ready."""
     return b'{"text":"ready"}'
 
 
-@small.route("GET", "/models", zh="模型", security=None)
+@small.route("GET", "/models", zh="模型")
 async def models(request: web.Request) -> list[Inner]:
     """pydantic models are answers too."""
     return [Inner(count=1)]
 
 
-@small.route("GET", "/raw", zh="原样", security=None)
+@small.route("GET", "/raw", zh="原样")
 async def raw(request: web.Request) -> web.Response:
     """A response of its own."""
     return web.Response(text="raw")
@@ -182,8 +199,14 @@ def test_the_document_says_what_the_layer_does() -> None:
         if status != "201"
     }
     assert answers == {
-        "400": ["missing_idempotency_key", "invalid_idempotency_key", "malformed_json", "duplicate_key"],
-        "401": ["unauthenticated", "token_expired"],
+        "400": [
+            "missing_idempotency_key",
+            "invalid_idempotency_key",
+            "malformed_json",
+            "duplicate_key",
+            "malformed_request",
+        ],
+        "401": ["unauthenticated", "token_expired", "session_ended"],
         "409": ["slot_full"],
         "413": ["body_too_large"],
         "415": ["unsupported_media_type"],
@@ -241,7 +264,8 @@ async def test_the_document_and_its_page_are_served(client: Client) -> None:
 
 
 def test_mistakes_show_when_they_are_declared() -> None:
-    wrong = Api("wrong", "1")
+    lines = {name: {"patient": "all"} for name in ("unknown", "elsewhere", "whoever", "forget")}
+    wrong = Api("wrong", "1", rights=parsed({**lines, "anonymous": {"anyone": "all"}}, {"all"}))
 
     async def unknown(request: web.Request, *, cookie: str) -> None: ...
 
@@ -256,14 +280,22 @@ def test_mistakes_show_when_they_are_declared() -> None:
     with pytest.raises(TypeError, match="security is bearer"):
         wrong.route("GET", "/", zh="错")(whoever)
     with pytest.raises(TypeError, match="needs no token"):
-        wrong.route("GET", "/", zh="错", security=None)(anonymous)
+        wrong.route("GET", "/", zh="错")(anonymous)
     with pytest.raises(TypeError, match="different things"):
         wrong.route("GET", "/{name}", zh="错")(elsewhere)
     with pytest.raises(TypeError, match="different things"):
         wrong.route("GET", "/{name}", zh="错")(forget)
+    with pytest.raises(TypeError, match="no line in the matrix"):
+        wrong.route("GET", "/", zh="错")(raw)
     wrong.route("GET", "/", zh="对")(forget)
     with pytest.raises(TypeError, match="two handlers"):
         wrong.route("DELETE", "/", zh="错")(forget)
+
+
+def test_a_line_of_the_matrix_without_a_route_does_not_start() -> None:
+    lonely = Api("lonely", "1", rights=parsed({"nobody_knows": {"patient": "all"}}, {"all"}))
+    with pytest.raises(TypeError, match="nobody_knows"):
+        lonely.must_be_complete()
 
 
 # Bodies.
@@ -581,7 +613,7 @@ async def test_what_is_for_either_tells_them_apart(client: Client) -> None:
     assert (status, told["code"], told["roles"]) == (403, "forbidden", ["desk"])
     assert (await get(client, "/either"))[1]["code"] == "unauthenticated"
     declared = small.document["paths"]["/either"]["get"]
-    assert declared["security"] == [{"bearer": []}, {"staff": []}]
+    assert declared["security"] == [{"bearer": []}, {"staff": []}, {"cookie": []}]
 
 
 async def test_patients_and_strangers_are_not_staff(client: Client) -> None:
@@ -599,32 +631,25 @@ async def test_staff_are_no_patients(client: Client) -> None:
 def test_the_document_says_which_staff() -> None:
     document = small.document
     declared = document["paths"]["/desk"]["get"]
-    assert declared["security"] == [{"staff": []}]
+    assert declared["security"] == [{"staff": []}, {"cookie": []}]
     assert "staff" in document["components"]["securitySchemes"]
-    assert declared["description"].endswith("For staff with one of these roles: desk, manager.")
+    assert declared["description"].endswith("Who may: desk (all); manager (all).")
+    assert declared["x-rights"] == {"scopes": {"desk": "all", "manager": "all"}, "sees": {"default": "names"}}
     forbidden = declared["responses"]["403"]["content"]["application/problem+json"]["schema"]
     assert forbidden["allOf"][1]["properties"]["code"]["enum"] == ["forbidden"]
     assert "403" not in document["paths"]["/staff"]["get"]["responses"]
 
 
-@pytest.mark.parametrize(
-    "declared",
-    [
-        {"security": "bearer"},
-        {"security": None},
-        {"security": "staff", "roles": ("dask",)},
-        {"security": "bearer", "roles": ("desk",)},
-    ],
-)
-def test_a_route_for_staff_that_is_declared_wrong(declared: dict[str, Any]) -> None:
+@pytest.mark.parametrize("caller", ["patient", "anyone", "signed_in"])
+def test_a_route_for_staff_that_is_not_for_staff_alone(caller: str) -> None:
     async def wrong(request: web.Request, *, staff: Staff) -> None: ...
 
-    with pytest.raises(TypeError):
-        Api("x", "1").route("GET", "/x", zh="x", **declared)(wrong)
+    with pytest.raises(TypeError, match="staff"):
+        Api("x", "1", rights=parsed({"wrong": {caller: "all"}}, {"all"})).route("GET", "/x", zh="x")(wrong)
 
 
 def test_an_account_is_not_what_a_staff_route_has() -> None:
     async def wrong(request: web.Request, *, account_id: bytes) -> None: ...
 
     with pytest.raises(TypeError, match="account_id"):
-        Api("x", "1").route("GET", "/x", zh="x", security="staff")(wrong)
+        Api("x", "1", rights=parsed({"wrong": {"desk": "all"}}, {"all"})).route("GET", "/x", zh="x")(wrong)

@@ -3,10 +3,10 @@
 import asyncio
 
 import pytest
-from argon2 import extract_parameters
+from argon2 import PasswordHasher, Type, extract_parameters
 
 from web import passwords
-from web.passwords import Passwords, TooManySignIns, fits, hash_of
+from web.passwords import Passwords, TooManySignIns, fits, hash_of, is_outdated
 
 
 def test_the_right_one_fits_and_no_other() -> None:
@@ -26,6 +26,19 @@ def test_one_password_however_it_is_typed() -> None:
 def test_what_is_no_hash_fits_nothing() -> None:
     assert not fits("x", "")
     assert not fits("x", "$argon2id$v=19$nonsense")
+
+
+def test_the_parameters_are_those_of_owasp() -> None:
+    made = extract_parameters(hash_of("x"))
+    assert (made.type, made.memory_cost, made.time_cost, made.parallelism) == (Type.ID, 19_456, 2, 1)
+    assert not is_outdated(hash_of("x"))
+    assert is_outdated(PasswordHasher(time_cost=1, memory_cost=8_192, parallelism=1).hash("x"))
+
+
+async def test_one_of_several() -> None:
+    hashes = [hash_of("x"), hash_of("y")]
+    assert await Passwords().fits_any("y", hashes)
+    assert not await Passwords().fits_any("z", hashes)
 
 
 def test_nobody_takes_as_long_as_somebody() -> None:

@@ -125,6 +125,15 @@ def test_departments_see_whom_they_see() -> None:
     assert find(WANTED, kids, members=(child, PATIENT)).places == {}, "all or nobody"
 
 
+def test_who_is_not_verified_waits_nowhere_that_wants_real_names() -> None:
+    unknown = replace(PATIENT, is_verified=False)
+    assert find(members=(unknown,)).places
+    refused = find(members=(PATIENT, unknown), policy=Policy(real_name_required=True)).why_not
+    assert isinstance(refused, Refusal)
+    assert (refused.reason, refused.detail["rule"]) == (Reason.NOT_ELIGIBLE, "real_name_required")
+    assert find(members=(PATIENT,), policy=Policy(real_name_required=True)).places
+
+
 def test_one_number_a_day_and_department_and_one_place_at_a_time() -> None:
     here = replace(PATIENT, visits=[("A1", "20261201", MIDNIGHT + 8 * HOUR)])
     assert find(members=(here,)) == p.Found({}, p.BOOKED)

@@ -104,6 +104,16 @@ def test_what_is_hospital_wide() -> None:
     assert policy.suspension == Suspension((Fate.MOVED, Fate.REFUNDED), 12 * 3600, 3)
 
 
+def test_real_names_and_guardians_are_asked_for_where_the_hospital_says_so() -> None:
+    assert (read(GOOD).real_name_required, read(GOOD).guardian_required) == (False, False)
+    strict = read("booking: {real_name_required: yes}\npeople: {guardian_required: yes}")
+    assert (strict.real_name_required, strict.guardian_required) == (True, True)
+    assert not read(GOOD).word_is_enough and read("people: {word_is_enough: yes}").word_is_enough
+    (error,) = errors_of("booking: {real_name_required: 1}")
+    assert error.line == 1 and "real_name_required" in str(error)
+    assert len(errors_of("people: {guardians_required: yes}\nbooking: [yes]")) == 2
+
+
 def test_levels_are_merged_field_by_field_and_the_most_particular_wins() -> None:
     policy = read(GOOD)
     defaults = policy.terms_of("0501", "ordinary")

@@ -16,7 +16,7 @@ from tests.unit.test_availability import CATALOG, DAY, MS, row, session
 from web import keys
 from web.auth import Staff
 from web.queues.rights import Sight, duties, runs, sight_of, works_in
-from web.queues.rights import _is_of as is_of
+from web.queues.rights import is_theirs as is_of
 from web.queues.rooms import session_end
 
 KEY = RoomKey("cardio", DAY.isoformat())
@@ -46,10 +46,11 @@ def midnight() -> int:
 
 
 def test_a_nurse_a_desk_and_a_manager_run_their_department_and_those_below() -> None:
-    for role in (Role.NURSE, Role.DESK, Role.MANAGER):
+    running = {Role.NURSE, Role.DESK, Role.MANAGER, Role.DEPARTMENT_HEAD}
+    for role in running:
         for department, expected in ((None, True), ("cardio", True), ("inner", True), ("derma", False)):
             assert runs(member(role, department), "cardio", CATALOG.departments) is expected
-    for role in set(Role) - {Role.NURSE, Role.DESK, Role.MANAGER}:
+    for role in set(Role) - running:
         assert not runs(member(role), "cardio", CATALOG.departments)
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -502,3 +503,75 @@ async def test_a_gateway_that_stops_sends_everybody_away(served: Served) -> None
     message = await socket.receive()
     assert (message.type, message.data) == (WSMsgType.CLOSE, 1001)
     await closing
+
+
+# Sessions that end. That gateways hear of it: tests/integration/test_sessions.py.
+
+
+@virtual
+async def test_whose_session_has_ended_hears_nothing_more() -> None:
+    world = World(row("D0"))
+    mine, stuck, other = Reader(world), Reader(world), Reader(world)
+    ended: list[str] = []
+
+    async def end(name: str) -> None:
+        ended.append(name)
+        if name == "stuck":
+            raise RuntimeError("it is not open yet")
+
+    for name, reader, session in (("mine", mine, b"a"), ("stuck", stuck, b"a"), ("other", other, b"b")):
+        world.stream.sign_in(reader.connection, bytes(16), session, partial(end, name))
+        await reader.watches(f"schedule/{D0}")
+    stuck.reads.clear()
+    world.seats(f"{D0}-0800", 2)
+    await asyncio.sleep(0.01)
+    world.seats(f"{D0}-0900", 2)  # waits behind what it does not read
+    world.stream.end_session(b"a")
+    await mine.heard()
+    world.seats(f"{D0}-0800", 1)
+    stuck.reads.set()
+    assert (await mine.heard(), len(await stuck.heard()), len(await other.heard())) == ([], 1, 3)
+    assert sorted(ended) == ["mine", "stuck"]
+    assert mine.connection.who is None and not mine.connection.topics
+    assert world.stream.staff_sessions() == [] and list(world.stream._of_session) == [b"b"]
+    world.stream.end_session(b"a")  # told twice
+    world.stream.leave(other.connection)
+    assert not world.stream._of_session
+
+
+@virtual
+async def test_a_connection_that_signs_in_again_is_of_its_new_session_alone() -> None:
+    world = World(row("D0"))
+    reader = Reader(world)
+    ended: list[bytes] = []
+
+    async def end() -> None:
+        ended.append(b"")
+
+    world.stream.sign_in(reader.connection, bytes(16), b"a", end)
+    world.stream.sign_in(reader.connection, bytes(16), b"b", end)
+    world.stream.end_session(b"a")
+    assert (await reader.heard(), ended, reader.connection.is_over) == ([], [], False)
+    world.stream.end_session(b"b")
+    await reader.heard()
+    assert (ended, reader.connection.is_over) == ([b""], True)
+
+
+async def test_who_does_not_answer_the_end_is_cut_off(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web.stream, "CLOSE_SECONDS_MAX", 0.05)
+    header = f"Bearer {served.tokens.issue(bytes(16)).access_token}"
+    url = served.client.make_url("")
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(
+        f"GET /api/v1/stream HTTP/1.1\r\nHost: {url.host}:{url.port}\r\nAuthorization: {header}\r\n"
+        "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+    assert b"101 " in await reader.readuntil(b"\r\n\r\n")
+    assert b"signed_in" in await reader.readuntil(b"}}")
+    served.stream.end_session(served.tokens.session_of_header(header))
+    async with asyncio.timeout(5):
+        assert b"session_ended" in await reader.read()  # up to the end: nobody waits for our answer
+    writer.close()

@@ -16,18 +16,18 @@ from pydantic import Field
 
 from actors.directory import ShardAway
 from engine.records.catalog import ScheduleRow
-from engine.records.staff import Role, Staff
+from engine.records.staff import Staff
 from web import keys
 from web.errors import Problem
 from web.faults import Fault
 from web.openapi import api
+from web.rights.matrix import TOPICS, Rights
 from web.stream import Stream, Who
 
 TOPIC: Final = "actors"
 ALL: Final = "all"
 LOOK_SECONDS: Final = 1.0
 ANSWER_SECONDS_MAX: Final = 0.8  # a shard that says nothing for so long is away, as far as a dashboard goes
-READING: Final = (Role.MANAGER, Role.SCHEDULE_OFFICE)
 
 Ask = Callable[[int], Awaitable[bytes]]
 """Gets a shard's figures (actors/figures.py); raises ShardAway."""
@@ -135,7 +135,7 @@ class ActorBoard:
 
     def rows(self, name: str, who: Who) -> list[ScheduleRow]:
         """No schedules. Raises Problem."""
-        must_be(who, READING)
+        must_be(who, TOPICS["actors"])
         if name != ALL and not (name.isdecimal() and int(name) < self._shards):
             raise Problem(Fault.NO_SUCH_TOPIC)
         return []
@@ -175,11 +175,11 @@ class ActorBoard:
         return datetime.fromtimestamp(ms / 1000, self._zone)
 
 
-def must_be(who: Who, roles: tuple[Role, ...]) -> Staff:
-    """Raises Problem unless it is one of the staff with one of the roles."""
+def must_be(who: Who, rights: Rights) -> Staff:
+    """Raises Problem unless it is one of the staff with one of the roles that have it."""
     if who is None:
         raise Problem(Fault.UNAUTHENTICATED)
-    if not isinstance(who, Staff) or not who.roles & set(roles):
+    if not isinstance(who, Staff) or who.roles.isdisjoint(rights.roles):
         raise Problem(Fault.FORBIDDEN)
     return who
 
@@ -189,8 +189,6 @@ def must_be(who: Who, roles: tuple[Role, ...]) -> Staff:
     "/api/v1/desk/actors",
     zh="实时运行指标（分片与 actor）",
     tags=["desk"],
-    security="staff",
-    roles=READING,
     errors=[],
 )
 async def read_actors(request: web.Request) -> ActorsAnswer:

@@ -14,8 +14,8 @@ from engine.domain.limits import ANSWER_MS_MAX
 from engine.domain.refusal import Reason
 from engine.records import appointments, patients
 from engine.records.appointments import AppointmentRecord
-from engine.records.staff import Role
 from web import keys
+from web.auditing import audited
 from web.auth import Staff, may_manage
 from web.desk.appointment_bodies import (
     AttendanceBody,
@@ -41,8 +41,6 @@ from web.patient.bodies import ChangedAnswer, IdPath
 from web.patient.changes import slot_of
 from web.patient.patients import accepted, new_id, person_of, terms_of
 
-REGISTERING: Final = (Role.DESK, Role.SCHEDULE_OFFICE, Role.MANAGER, Role.DOCTOR, Role.PARTNER)
-ATTENDING: Final = (Role.DESK, Role.SCHEDULE_OFFICE, Role.MANAGER, Role.DOCTOR)
 STATUSES: Final = {
     "arrived": s.Status.ARRIVED,
     "fulfilled": s.Status.FULFILLED,
@@ -57,8 +55,6 @@ STATUSES: Final = {
     zh="窗口登记预约",
     status=201,
     tags=["desk"],
-    security="staff",
-    roles=REGISTERING,
     errors=[
         Fault.INVALID_NAME,
         Fault.INVALID_ID_NUMBER,
@@ -90,16 +86,14 @@ async def register_at_desk(
     key, slot = slot_of(app, body.slot_id, staff.channel)
     # Everybody who was ever registered by the hospital has an account of their own for that, which nobody
     # signs in to: limits and penalties stay with the person.
-    document = f"{person.id_type.value}/{person.id_number}".encode()
-    async with app[keys.POOL].acquire() as conn:
-        account_id = await patients.account_of_openid(
-            conn, f"desk:{derived(b'desk', document).hex()}", new_id(), now
-        )
+    vault = app[keys.VAULT]
+    async with app[keys.POOL].acquire() as conn, conn.transaction():
+        account_id = await patients.account_of_desk(conn, vault, person, new_id(), now)
+        new = patients.NewPatient(person, "self")
         patient = accepted(
-            await patients.add_patient(
-                conn, account_id, patients.NewPatient(person, "self"), new_id(), terms_of(request), now
-            )
+            await patients.add_patient(conn, vault, account_id, new, new_id(), terms_of(request), now)
         )
+        await audited(request, conn, "patient_registered", subjects=(patient.id,))
     number = appointment_id(staff.id, idempotency_key)
     by = by_staff(staff.id)
     command = s.HoldSeat(
@@ -135,8 +129,6 @@ async def register_at_desk(
     "/api/v1/desk/appointments/{id}/attendance",
     zh="登记到诊、就诊完成或爽约",
     tags=["desk"],
-    security="staff",
-    roles=ATTENDING,
     errors=[Reason.NO_SUCH_APPOINTMENT, Reason.WRONG_STATE, Reason.SLOT_FULL, *OVERLOAD],
 )
 async def record_attendance(
@@ -153,8 +145,6 @@ async def record_attendance(
     "/api/v1/desk/appointments/{id}/cancel",
     zh="窗口退号",
     tags=["desk"],
-    security="staff",
-    roles=ATTENDING,
     errors=[Reason.NO_SUCH_APPOINTMENT, Reason.SLOT_PAST, *OVERLOAD],
 )
 async def cancel_at_desk(
@@ -171,8 +161,6 @@ async def cancel_at_desk(
     "/api/v1/desk/appointments/{id}/reschedule",
     zh="窗口改签",
     tags=["desk"],
-    security="staff",
-    roles=ATTENDING,
     errors=[
         Reason.NO_SUCH_APPOINTMENT,
         Reason.NOT_BOOKED,
@@ -215,7 +203,7 @@ async def reschedule_at_desk(
 
 async def _managed(app: web.Application, wanted: bytes, staff: Staff) -> AppointmentRecord:
     """Raises Problem where it is not there, or not theirs to touch."""
-    found = await appointments.any_appointment(app[keys.POOL], wanted)
+    found = await appointments.any_appointment(app[keys.POOL], app[keys.VAULT], wanted)
     if found is None:
         raise Problem(Reason.NO_SUCH_APPOINTMENT)
     practitioner_id = found.schedule_id.rpartition("-")[0]

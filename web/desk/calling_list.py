@@ -26,8 +26,8 @@ from engine.records import no_show_calls as records
 from engine.records.identity import masked_phone
 from engine.records.no_show_calls import Ahead, Call, Outcome
 from engine.records.no_show_models import Told
-from engine.records.staff import Role
 from web import keys
+from web.auditing import audited
 from web.auth import Staff, may_manage
 from web.desk.schedules import masked, now_ms
 from web.errors import Problem
@@ -36,9 +36,8 @@ from web.openapi import api
 from web.patient.appointments import OVERLOAD, WORDS, answered, uuid
 from web.patient.bodies import Id, IdPath, IsoDate, Request, StatusWord, Word
 from web.patient.pages import CHANNEL
+from web.rights.matrix import MATRIX
 
-READING: Final = (Role.DESK, Role.SCHEDULE_OFFICE, Role.MANAGER)
-RINGING: Final = (Role.DESK, Role.MANAGER)
 """These see names and telephone numbers in full; the others have them masked."""
 REFILL_WANTED: Final = 1.0
 """The chance that a number given back is taken: somebody waits for one …"""
@@ -46,6 +45,7 @@ REFILL_FULL: Final = 0.5
 """… nobody waits, but all others of the day are taken (assumed) …"""
 REFILL_FREE: Final = 0.0
 """… there are free ones anyhow."""
+SAID_SO: Final = "电话确认不来 / said so on the telephone."
 SCALE: Final = 1_000_000_000
 
 OutcomeWord = Literal["will_come", "will_not_come", "not_reached"]
@@ -190,8 +190,6 @@ class _Told:
     "/api/v1/desk/calling-list",
     zh="电话确认名单",
     tags=["desk"],
-    security="staff",
-    roles=READING,
     errors=[Fault.NO_SUCH_DEPARTMENT, Reason.IN_THE_PAST, Fault.DATABASE_DOWN],
 )
 async def read_calling_list(
@@ -199,7 +197,8 @@ async def read_calling_list(
 ) -> CallingListAnswer:
     """Whom to ring about a day of a department, the calls worth most first; who has confirmed is left out.
 
-    Names and telephone numbers are whole for roles that ring; every page that is read is noted."""
+    Names and telephone numbers are whole for roles that ring, masked for the office; every page that is read
+    is noted."""
     app = request.app
     now = datetime.now(UTC)
     zone = app[keys.ZONE]
@@ -214,7 +213,7 @@ async def read_calling_list(
     first = datetime.combine(query.day, time.min, zone)
     end = datetime.combine(query.day + timedelta(1), time.min, zone)
     pool = app[keys.POOL]
-    found, counted = await records.ahead(pool, departments, first, end, now)
+    found, counted = await records.ahead(pool, app[keys.VAULT], departments, first, end, now)
     learned = await app[keys.NIGHTS].latest()
     told = await _told(app, learned.night, found, departments, query.day, now)
     of = {one.ahead.appointment_id.hex(): one for one in told}
@@ -232,11 +231,21 @@ async def read_calling_list(
     )
     rest = [one for one in people if query.after is None or one[:2] > _place(query.after)]
     page = rest[: query.limit]
-    in_full = not staff.roles.isdisjoint(RINGING)
+    in_full = MATRIX["read_calling_list"].seen_by_any(staff.roles) == "phones"
     patients = [bytes.fromhex(patient_id) for _, patient_id, _ in page]
-    calls = await records.calls_about(pool, [bytes.fromhex(one) for _, _, ids in page for one in ids])
+    listed = [bytes.fromhex(one) for _, _, ids in page for one in ids]
+    calls = await records.calls_about(pool, app[keys.VAULT], listed)
     if page:
-        await records.note_look(pool, staff.id, query.department, query.day, patients, in_full, now)
+        async with pool.acquire() as connection, connection.transaction():
+            await records.note_look(connection, staff.id, query.department, query.day, patients, in_full, now)
+            await audited(
+                request,
+                connection,
+                "calling_list_read",
+                subjects=patients,
+                object=("department", query.department),
+                detail={"day": query.day.isoformat(), "in_full": in_full},
+            )
     judged = learned.night.judged
     return CallingListAnswer(
         query.department,
@@ -260,8 +269,6 @@ async def read_calling_list(
     "/api/v1/desk/appointments/{id}/calls",
     zh="登记电话确认结果",
     tags=["desk"],
-    security="staff",
-    roles=RINGING,
     errors=[
         Reason.NO_SUCH_APPOINTMENT,
         Reason.WRONG_STATE,
@@ -277,7 +284,7 @@ async def note_call(
     """What came of ringing somebody about a number ahead. Who will come has confirmed; who will not gives the
     number back with that. The call is noted even where the number can no longer be changed."""
     app = request.app
-    found = await appointments.any_appointment(app[keys.POOL], path.id.bytes)
+    found = await appointments.any_appointment(app[keys.POOL], app[keys.VAULT], path.id.bytes)
     if found is None:
         raise Problem(Reason.NO_SUCH_APPOINTMENT)
     key = ScheduleKey.of_schedule(found.schedule_id)
@@ -288,12 +295,20 @@ async def note_call(
         raise Problem(Fault.FORBIDDEN)
     now = datetime.now(UTC)
     outcome = Outcome(body.outcome)
-    async with app[keys.POOL].acquire() as connection:
+    async with app[keys.POOL].acquire() as connection, connection.transaction():
         noted = await records.note_call(
-            connection, found.id, outcome, body.note, staff.id, idempotency_key, now
+            connection, app[keys.VAULT], found.id, outcome, body.note, staff.id, idempotency_key, now
         )
-    if not noted:
-        raise Problem(Reason.KEY_REUSED)
+        if not noted:
+            raise Problem(Reason.KEY_REUSED)
+        await audited(
+            request,
+            connection,
+            "call_noted",
+            subjects=(found.patient_id,),
+            object=("appointment", uuid(found.id)),
+            detail={"outcome": outcome.value},
+        )
     deadline = asyncio.get_running_loop().time() + ANSWER_MS_MAX / 1000
     status, will_come = found.status, found.will_come
     match outcome:
@@ -302,8 +317,8 @@ async def note_call(
             status = answered(await app[keys.DIRECTORY].ask(key.stream, confirm, deadline)).status
             will_come = True
         case Outcome.WILL_NOT_COME:
-            note = f"电话确认不来 / said so on the telephone. {body.note}".strip()
-            cancel = s.CancelAppointment(found.id, found.account_id, by_staff(staff.id), note)
+            # What the patient said besides stays with the call, sealed: the journal is for everybody's eyes.
+            cancel = s.CancelAppointment(found.id, found.account_id, by_staff(staff.id), SAID_SO)
             status = answered(await app[keys.DIRECTORY].ask(key.stream, cancel, deadline)).status
         case Outcome.NOT_REACHED:
             pass

@@ -12,13 +12,10 @@ from engine.domain.refusal import Reason
 from engine.domain.seats import Slot
 from engine.journal.streams import read_stream
 from engine.records.catalog import Practitioner, load_plan
-from engine.records.staff import Role
 from web import keys
 from web.auth import Staff, may_manage
 from web.errors import Problem
 from web.faults import Fault
-
-READING = (Role.DOCTOR, Role.DESK, Role.SCHEDULE_OFFICE, Role.MANAGER)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,10 @@ from engine.records.change_requests import RequestStatus, requests
 from engine.records.day_people import staff_names
 from engine.views.history import SELF, WORDS, Line, history
 from web import keys
+from web.auditing import noted_reading
 from web.auth import Staff
 from web.desk.commands import session_command_id
-from web.desk.day import READING, must_manage, read_day
+from web.desk.day import must_manage, read_day
 from web.desk.schedule_bodies import HistoryAnswer, HistoryLineAnswer, HistoryQuery
 from web.desk.schedules import time_of
 from web.errors import language_of
@@ -33,8 +34,6 @@ _REQUESTS_MAX: Final = 1_000  # approved changes of one day whose approver is na
     "/api/v1/desk/schedules/{id}/history",
     zh="排班变更历史",
     tags=["desk"],
-    security="staff",
-    roles=READING,
     errors=[Reason.NO_SUCH_SCHEDULE, Fault.DATABASE_DOWN],
 )
 async def read_schedule_history(
@@ -46,6 +45,13 @@ async def read_schedule_history(
     must_manage(app, staff, day.practitioner.id, day.departments)
     lines = [line for line in history(day.recorded) if line.version > query.after]
     page = lines[: query.limit]
+    told_of = (day.state.appointments.get(line.appointment_id or b"") for line in page)
+    await noted_reading(
+        request,
+        "schedule_history_read",
+        [one.patient_id for one in told_of if one is not None],
+        object=("schedule", path.id),
+    )
     async with app[keys.POOL].acquire() as connection:
         names = await staff_names(connection, staff_of(page))
         approved = await requests(connection, [RequestStatus.APPROVED], None, _REQUESTS_MAX, path.id)

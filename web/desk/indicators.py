@@ -19,7 +19,7 @@ from pydantic import Field
 from engine.records import indicators as records
 from engine.records.catalog import Department, ScheduleRow
 from engine.records.indicators import Counts, Queue
-from engine.records.staff import Role, Staff
+from engine.records.staff import Staff, looks_after
 from engine.views.availability import Availability
 from engine.views.indicators import Scope, difference, summary
 from web import keys
@@ -28,6 +28,7 @@ from web.errors import DATABASE_AWAY, Problem
 from web.faults import Fault
 from web.openapi import api
 from web.patient.bodies import IsoDate, Request, Word
+from web.rights.matrix import TOPICS
 from web.stream import Stream, Who
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,6 @@ log = logging.getLogger(__name__)
 TOPIC: Final = "indicators"
 ALL: Final = "all"
 LOOK_SECONDS: Final = 1.0
-READING: Final = (Role.NURSE, Role.DESK, Role.SCHEDULE_OFFICE, Role.MANAGER)
 
 Rate = Annotated[float, Field(description="0 到 1；分母为 0 时为 0 / from 0 to 1; 0 of nothing")]
 
@@ -204,7 +204,7 @@ class IndicatorBoard:
 
     def rows(self, name: str, who: Who) -> list[ScheduleRow]:
         """No schedules. Raises Problem."""
-        self.visible(must_be(who, READING), _department(name))
+        self.visible(must_be(who, TOPICS["indicators"]), _department(name))
         return []
 
     async def snapshot(self, topic: str, name: str) -> bytes:
@@ -219,13 +219,12 @@ class IndicatorBoard:
         """What they may look at of what they ask for. Raises Problem."""
         departments: Mapping[str, Department] = self._availability.catalog.departments
         if department_id is None:
-            if staff.department_id is not None:
+            if staff.department_id is not None or staff.campus is not None:
                 raise Problem(Fault.FORBIDDEN)
             return None
-        found = departments.get(department_id)
-        if found is None:
+        if department_id not in departments:
             raise Problem(Fault.NO_SUCH_DEPARTMENT)
-        if staff.department_id not in (None, department_id, found.parent_id):
+        if not looks_after(staff, department_id, departments):
             raise Problem(Fault.FORBIDDEN)
         return department_id
 
@@ -276,8 +275,6 @@ def _department(name: str) -> str | None:
     "/api/v1/desk/indicators",
     zh="医院运营指标",
     tags=["desk"],
-    security="staff",
-    roles=READING,
     errors=[Fault.NO_SUCH_DEPARTMENT, Fault.DATABASE_DOWN],
     answer=IndicatorsAnswer,
 )

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from engine.domain.limits import SEATS_ADDED_MAX, SLOT_CAPACITY_MAX
+from engine.domain.limits import NUMBER_MAX, SEATS_ADDED_MAX, SLOT_CAPACITY_MAX
 from web.patient.bodies import ChannelWord, FateWord, Id, Period, Request, StatusWord, Word, ZonedTime
 
 Clock = Annotated[
@@ -38,7 +38,10 @@ Force = Annotated[
 
 class ChangeBody(Request):
     revision: Annotated[
-        int, Field(ge=0, description="所依据的排班版本 / the revision of the day that was looked at")
+        int,
+        Field(
+            ge=0, le=NUMBER_MAX, description="所依据的排班版本 / the revision of the day that was looked at"
+        ),
     ]
     note: Note = ""
 
@@ -380,7 +383,9 @@ class RequestsAnswer:
 
 
 class HistoryQuery(Request):
-    after: Annotated[int, Field(ge=0, description="上一页的 after / as the last page gave it")] = 0
+    after: Annotated[
+        int, Field(ge=0, le=NUMBER_MAX, description="上一页的 after / as the last page gave it")
+    ] = 0
     limit: Annotated[int, Field(ge=1, le=500)] = 200
 
 

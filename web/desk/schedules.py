@@ -27,10 +27,11 @@ from engine.records.day_people import patient_names, staff_names
 from engine.records.request_keys import KeyUse, use_key
 from engine.views.preview import preview
 from web import keys
-from web.auth import Staff, may_manage
+from web.auditing import audited, noted_reading
+from web.auth import Staff, agrees, may_manage
 from web.desk import schedule_bodies as bodies
 from web.desk.commands import AnyChange, commands_of, departments_of, word_of
-from web.desk.day import READING, Day, must_manage, read_day
+from web.desk.day import Day, must_manage, read_day
 from web.errors import Problem, refused
 from web.faults import Fault
 from web.openapi import PRIVATE_HEADERS, api
@@ -66,8 +67,6 @@ _OF_HOURS: Final[list[Reason | Fault]] = [
     "/api/v1/desk/schedules/{id}",
     zh="排班表",
     tags=["desk"],
-    security="staff",
-    roles=READING,
     errors=[Reason.NO_SUCH_SCHEDULE, Fault.DATABASE_DOWN],
 )
 async def read_day_sheet(request: web.Request, *, staff: Staff, path: WordPath) -> bodies.DayAnswer:
@@ -83,7 +82,11 @@ async def read_day_sheet(request: web.Request, *, staff: Staff, path: WordPath) 
         if may_manage(staff, department_id, day.practitioner.id, catalog.departments)
     }
     async with app[keys.POOL].acquire() as connection:
-        names = await patient_names(connection, {x.patient_id for x in day.state.appointments.values()})
+        patients = {x.patient_id for x in day.state.appointments.values()}
+        await noted_reading(
+            request, "day_sheet_read", patients, object=("schedule", path.id), connection=connection
+        )
+        names = await patient_names(connection, app[keys.VAULT], patients)
     who = await name_of(app, day.state.revised_by)
     now = now_ms()
     return bodies.DayAnswer(
@@ -188,8 +191,6 @@ def _appointment(
     "/api/v1/desk/schedules/{id}/sessions",
     zh="加开门诊",
     tags=["desk"],
-    security="staff",
-    roles=READING,
     accepted=bodies.PendingAnswer,
     errors=[Fault.NO_SUCH_DEPARTMENT, Fault.NO_SUCH_NUMBER_CLASS, Reason.TOO_LARGE, *_OF_HOURS, *_CHANGED],
 )
@@ -197,7 +198,7 @@ async def open_session(
     request: web.Request, *, staff: Staff, idempotency_key: str, path: WordPath, body: bodies.ExtraSessionBody
 ) -> bodies.RevisedAnswer:
     """Opens one more session, or more slots of one that there is; also on a day without a clinic."""
-    return await _change(request.app, staff, idempotency_key, path.id, body)
+    return await _change(request, staff, idempotency_key, path.id, body)
 
 
 @api.route(
@@ -205,8 +206,6 @@ async def open_session(
     "/api/v1/desk/schedules/{id}/capacity",
     zh="调整号数",
     tags=["desk"],
-    security="staff",
-    roles=READING,
     accepted=bodies.PendingAnswer,
     errors=[
         Reason.NO_SUCH_SLOT,
@@ -221,7 +220,7 @@ async def change_capacity(
 ) -> bodies.RevisedAnswer:
     """So many seats a slot more or fewer, in one slot or in all that have not begun. Never below what is
     sold; all of it or nothing."""
-    return await _change(request.app, staff, idempotency_key, path.id, body)
+    return await _change(request, staff, idempotency_key, path.id, body)
 
 
 @api.route(
@@ -229,8 +228,6 @@ async def change_capacity(
     "/api/v1/desk/schedules/{id}/extra-seats",
     zh="加号（号数）",
     tags=["desk"],
-    security="staff",
-    roles=READING,
     accepted=bodies.PendingAnswer,
     errors=_OF_SLOT,
 )
@@ -238,7 +235,7 @@ async def add_seats(
     request: web.Request, *, staff: Staff, idempotency_key: str, path: WordPath, body: bodies.SeatsBody
 ) -> bodies.RevisedAnswer:
     """Seats beyond the plan (jia hao) in one slot, for everybody or for one channel."""
-    return await _change(request.app, staff, idempotency_key, path.id, body)
+    return await _change(request, staff, idempotency_key, path.id, body)
 
 
 @api.route(
@@ -246,8 +243,6 @@ async def add_seats(
     "/api/v1/desk/schedules/{id}/extra-patient",
     zh="加号（指定患者）",
     tags=["desk"],
-    security="staff",
-    roles=READING,
     accepted=bodies.PendingAnswer,
     errors=[
         Fault.NO_SUCH_PATIENT,
@@ -261,7 +256,7 @@ async def add_patient_to_slot(
     request: web.Request, *, staff: Staff, idempotency_key: str, path: WordPath, body: bodies.ExtraPatientBody
 ) -> bodies.RevisedAnswer:
     """A seat beyond the plan for one patient, booked at once."""
-    return await _change(request.app, staff, idempotency_key, path.id, body)
+    return await _change(request, staff, idempotency_key, path.id, body)
 
 
 @api.route(
@@ -269,8 +264,6 @@ async def add_patient_to_slot(
     "/api/v1/desk/schedules/{id}/move",
     zh="调整时间或诊室",
     tags=["desk"],
-    security="staff",
-    roles=READING,
     accepted=bodies.PendingAnswer,
     errors=[Fault.NOTHING_TO_CHANGE, *_OF_HOURS, *_OF_SESSION],
 )
@@ -278,7 +271,7 @@ async def move_session(
     request: web.Request, *, staff: Staff, idempotency_key: str, path: WordPath, body: bodies.MoveBody
 ) -> bodies.RevisedAnswer:
     """Another time of the day, another room, or both. Who is booked keeps the number and goes along."""
-    return await _change(request.app, staff, idempotency_key, path.id, body)
+    return await _change(request, staff, idempotency_key, path.id, body)
 
 
 @api.route(
@@ -286,8 +279,6 @@ async def move_session(
     "/api/v1/desk/schedules/{id}/status",
     zh="暂停或恢复预约",
     tags=["desk"],
-    security="staff",
-    roles=READING,
     accepted=bodies.PendingAnswer,
     errors=[Fault.NOTHING_TO_CHANGE, *_OF_SESSION],
 )
@@ -295,7 +286,7 @@ async def set_session_status(
     request: web.Request, *, staff: Staff, idempotency_key: str, path: WordPath, body: bodies.StatusBody
 ) -> bodies.RevisedAnswer:
     """Pauses booking, resumes it, or takes a session up again that was called off."""
-    return await _change(request.app, staff, idempotency_key, path.id, body)
+    return await _change(request, staff, idempotency_key, path.id, body)
 
 
 @api.route(
@@ -303,8 +294,6 @@ async def set_session_status(
     "/api/v1/desk/schedules/{id}/suspend",
     zh="停诊",
     tags=["desk"],
-    security="staff",
-    roles=READING,
     accepted=bodies.PendingAnswer,
     errors=[Fault.NOTHING_TO_CHANGE, *_OF_SESSION],
 )
@@ -313,7 +302,7 @@ async def suspend_session(
 ) -> bodies.RevisedAnswer:
     """Calls a session or the whole day off, with a reason. What becomes of those who are booked is decided
     for each of them by itself; GET /api/v1/desk/schedules/{id}/suspension tells."""
-    return await _change(request.app, staff, idempotency_key, path.id, body)
+    return await _change(request, staff, idempotency_key, path.id, body)
 
 
 @api.route(
@@ -321,8 +310,6 @@ async def suspend_session(
     "/api/v1/desk/schedules/{id}/substitute",
     zh="替诊",
     tags=["desk"],
-    security="staff",
-    roles=READING,
     accepted=bodies.PendingAnswer,
     errors=[
         Fault.NO_SUCH_PRACTITIONER,
@@ -339,13 +326,14 @@ async def substitute_session(
 ) -> bodies.RevisedAnswer:
     """Somebody else of the same department and at least the same title holds the session. Whoever is booked
     is asked to agree."""
-    return await _change(request.app, staff, idempotency_key, path.id, body)
+    return await _change(request, staff, idempotency_key, path.id, body)
 
 
 async def _change(
-    app: web.Application, staff: Staff, key: str, schedule_id: str, body: AnyChange
+    request: web.Request, staff: Staff, key: str, schedule_id: str, body: AnyChange
 ) -> bodies.RevisedAnswer:
     """Does it, or stores it for whoever must agree (and then answers 202 by itself). Raises Problem."""
+    app = request.app
     day = await read_day(app, schedule_id)
     departments = departments_of(app, day, body)
     must_manage(app, staff, day.practitioner.id, departments)
@@ -370,8 +358,16 @@ async def _change(
             body.note,
             staff.id,
         )
-        async with app[keys.POOL].acquire() as connection:
+        async with app[keys.POOL].acquire() as connection, connection.transaction():
             found = await change_requests.ask(connection, new, datetime.now(UTC))
+            await audited(
+                request,
+                connection,
+                "change_requested",
+                object=("schedule", schedule_id),
+                reason=body.note,
+                detail={"command": new.command, "request": command_id},
+            )
     return pending(found)  # type: ignore[return-value]  # a response of its own, as `accepted` declares
 
 
@@ -385,7 +381,7 @@ async def take_key(app: web.Application, staff: Staff, key: str, asked: tuple[st
 def role_needed(app: web.Application, staff: Staff, word: str) -> str | None:
     """Whose consent the policy wants that this one does not have by themselves."""
     role = app[keys.POLICY].policy.approvals.get(word)
-    return None if role is None or role in staff.roles else role
+    return None if role is None or agrees(staff, role) else role
 
 
 def pending(found: ChangeRequest) -> web.Response:

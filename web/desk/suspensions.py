@@ -3,22 +3,20 @@
 from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated
 
 from aiohttp import web
 from pydantic import Field
 
 from engine.domain.refusal import Reason
 from engine.records.appointments import Affected, affected_of
-from engine.records.staff import Role
 from web import keys
+from web.auditing import noted_reading
 from web.auth import Staff, may_manage
 from web.errors import Problem
 from web.faults import Fault
 from web.openapi import api
 from web.patient.bodies import FateWord, Id, WordPath
-
-READING: Final = (Role.DOCTOR, Role.DESK, Role.SCHEDULE_OFFICE, Role.MANAGER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +52,6 @@ class SuspensionAnswer:
     "/api/v1/desk/schedules/{id}/suspension",
     zh="停诊安排报告",
     tags=["desk"],
-    security="staff",
-    roles=READING,
     errors=[Reason.NO_SUCH_SCHEDULE, Fault.DATABASE_DOWN],
 )
 async def read_suspension(request: web.Request, *, staff: Staff, path: WordPath) -> SuspensionAnswer:
@@ -67,7 +63,10 @@ async def read_suspension(request: web.Request, *, staff: Staff, path: WordPath)
     departments = app[keys.AVAILABILITY].catalog.departments
     if not any(may_manage(staff, x.department_id, row.practitioner_id, departments) for x in row.sessions):
         raise Problem(Fault.FORBIDDEN)
-    found = await affected_of(app[keys.POOL], path.id)
+    found = await affected_of(app[keys.POOL], app[keys.VAULT], path.id)
+    await noted_reading(
+        request, "suspension_read", [one.patient_id.bytes for one in found], object=("schedule", path.id)
+    )
     counted = Counter(one.fate for one in found)
     return SuspensionAnswer(
         path.id,

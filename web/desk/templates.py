@@ -13,7 +13,7 @@ from pydantic import Field
 
 from engine.domain.calendar import SessionOverride, SessionTemplate
 from engine.domain.ids import derived
-from engine.domain.limits import SLOT_CAPACITY_MAX
+from engine.domain.limits import NUMBER_MAX, SLOT_CAPACITY_MAX
 from engine.domain.refusal import Reason
 from engine.records import change_requests, weeks
 from engine.records.change_requests import NewRequest
@@ -21,8 +21,9 @@ from engine.records.hospital_rules import FEE_FEN_MAX
 from engine.records.request_keys import KeyUse, use_key
 from engine.records.weeks import FollowedDay, Week, WeekChange, WeekChanged
 from web import keys
+from web.auditing import audited
 from web.auth import Staff
-from web.desk.day import READING, must_manage
+from web.desk.day import must_manage
 from web.desk.schedule_bodies import Clock, Note, PendingAnswer
 from web.desk.schedules import pending, role_needed
 from web.errors import Entry, Problem
@@ -177,9 +178,9 @@ class WeekHistoryAnswer:
 
 
 class WeekHistoryQuery(Request):
-    before: Annotated[int | None, Field(ge=1, description="上一页的 before / as the last page gave it")] = (
-        None
-    )
+    before: Annotated[
+        int | None, Field(ge=1, le=NUMBER_MAX, description="上一页的 before / as the last page gave it")
+    ] = None
     limit: Annotated[int, Field(ge=1, le=100)] = 50
 
 
@@ -188,8 +189,6 @@ class WeekHistoryQuery(Request):
     "/api/v1/desk/practitioners/{id}/templates/history",
     zh="出诊模板的修改历史",
     tags=["desk"],
-    security="staff",
-    roles=READING,
     errors=[Fault.NO_SUCH_PRACTITIONER, Fault.DATABASE_DOWN],
 )
 async def read_week_history(
@@ -224,8 +223,6 @@ async def read_week_history(
     "/api/v1/desk/practitioners/{id}/templates",
     zh="出诊模板",
     tags=["desk"],
-    security="staff",
-    roles=READING,
     errors=[Fault.NO_SUCH_PRACTITIONER, Fault.DATABASE_DOWN],
 )
 async def read_week(request: web.Request, *, staff: Staff, path: WordPath) -> WeekAnswer:
@@ -241,8 +238,6 @@ async def read_week(request: web.Request, *, staff: Staff, path: WordPath) -> We
     "/api/v1/desk/practitioners/{id}/templates",
     zh="修改出诊模板",
     tags=["desk"],
-    security="staff",
-    roles=READING,
     accepted=PendingAnswer,
     errors=_WRITING,
 )
@@ -256,7 +251,7 @@ async def replace_week(
     body: WeekBody,
 ) -> WeekChangeAnswer:
     """The whole week as it is to be. Days on which nothing happened yet follow at once."""
-    return await _put(request.app, staff, idempotency_key, path.id, _named(body, {}), query.preview)
+    return await _put(request, staff, idempotency_key, path.id, _named(body, {}), query.preview)
 
 
 @api.route(
@@ -264,8 +259,6 @@ async def replace_week(
     "/api/v1/desk/practitioners/{id}/overrides/{day}/{period}",
     zh="调整某日的出诊",
     tags=["desk"],
-    security="staff",
-    roles=READING,
     accepted=PendingAnswer,
     errors=_WRITING,
 )
@@ -281,13 +274,14 @@ async def put_override(
     """One session of one date: closed, at other hours, or with other seats; with nothing given, as in the
     week again. A day that is opened already keeps its plan: change it live."""
     place = {"day": path.day.isoformat(), "period": path.period}
-    return await _put(request.app, staff, idempotency_key, path.id, _named(body, place), query.preview)
+    return await _put(request, staff, idempotency_key, path.id, _named(body, place), query.preview)
 
 
 async def _put(
-    app: web.Application, staff: Staff, key: str, practitioner_id: str, asked: dict[str, Any], preview: bool
+    request: web.Request, staff: Staff, key: str, practitioner_id: str, asked: dict[str, Any], preview: bool
 ) -> WeekChangeAnswer:
     """Does it, previews it, or stores it for whoever must agree (and then answers 202 by itself)."""
+    app = request.app
     change = _change_of(app, practitioner_id, asked, staff.id)
     departments = _departments(app, practitioner_id, change)
     if preview:
@@ -297,7 +291,7 @@ async def _put(
         return _preview(app, week, change, "preview")
     role = role_needed(app, staff, WORD)
     if role is None:
-        return await _write(app, practitioner_id, change, key, staff, departments)
+        return await _write(request, practitioner_id, change, key, staff, departments)
     command_id = derived(b"command", staff.id, key.encode())
     async with app[keys.POOL].acquire() as connection, connection.transaction():
         if (
@@ -324,17 +318,25 @@ async def _put(
                 staff.id,
             )
             found = await change_requests.ask(connection, new, change.now)
+            await audited(
+                request,
+                connection,
+                "change_requested",
+                object=("practitioner", practitioner_id),
+                reason=change.note,
+                detail={"command": WORD, "request": command_id},
+            )
     return pending(found)  # type: ignore[return-value]  # a response of its own, as `accepted` declares
 
 
-async def carry_out(app: web.Application, new: NewRequest) -> None:
+async def carry_out(request: web.Request, new: NewRequest) -> None:
     """What was asked for and is agreed to. Doing it again changes nothing. Raises Problem."""
-    change = _change_of(app, new.target, new.body, new.asked_by)
-    await _write(app, new.target, change, f"approved/{new.id.hex()}", new.asked_by)
+    change = _change_of(request.app, new.target, new.body, new.asked_by)
+    await _write(request, new.target, change, f"approved/{new.id.hex()}", new.asked_by)
 
 
 async def _write(
-    app: web.Application,
+    request: web.Request,
     practitioner_id: str,
     change: WeekChange,
     key: str,
@@ -342,6 +344,7 @@ async def _write(
     departments: set[str] | None = None,
 ) -> WeekChangeAnswer:
     """`who`: who asks, or, where that was looked at before, their id."""
+    app = request.app
     today, days = _today(app), app[keys.SETTINGS].publish_days
     asked = (practitioner_id, change.revision, change.note, repr(change.templates), repr(change.override))
     owner = who if isinstance(who, bytes) else who.id
@@ -360,6 +363,14 @@ async def _write(
             await weeks.write_week(connection, week, change, today, days)
         except WeekChanged as changed:
             raise _stale(changed.week) from None
+        await audited(
+            request,
+            connection,
+            "week_changed",
+            object=("practitioner", practitioner_id),
+            reason=change.note,
+            detail={"asked_by": owner, "from_revision": change.revision},
+        )
     return answer
 
 

@@ -9,14 +9,12 @@ from pydantic import Field
 
 from engine.domain.calibration import Score
 from engine.records import service_times as records
-from engine.records.staff import Role
 from web import keys
 from web.errors import Entry, Problem
 from web.faults import Fault
 from web.openapi import api
 from web.patient.bodies import IsoDate, Request, Word
 
-READING: Final = (Role.MANAGER, Role.NURSE, Role.DESK)
 DAYS_DEFAULT: Final = 28
 DAYS_MAX: Final = 366
 
@@ -78,8 +76,6 @@ class CalibrationAnswer:
     "/api/v1/desk/waiting-times/calibration",
     zh="候诊时间预估的准确度",
     tags=["desk"],
-    security="staff",
-    roles=READING,
     errors=[Fault.DATABASE_DOWN],
 )
 async def read_calibration(request: web.Request, *, query: CalibrationQuery) -> CalibrationAnswer:

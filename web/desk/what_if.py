@@ -27,7 +27,7 @@ from engine.views.booked_time import BookedTime, booked_time, log_normal
 from engine.views.what_if import Asked, Foreseen, pack_asked, unpack_foreseen
 from web import keys
 from web.auth import Staff
-from web.desk.day import READING, must_manage
+from web.desk.day import must_manage
 from web.desk.templates import SESSIONS_MAX, TemplateBody, templates_of
 from web.errors import Problem
 from web.faults import Fault
@@ -155,8 +155,6 @@ class WhatIfAnswer:
     "/api/v1/desk/practitioners/{id}/templates/what-if",
     zh="出诊模板的安全加号测算",
     tags=["desk"],
-    security="staff",
-    roles=READING,
     errors=[
         Fault.NO_SUCH_PRACTITIONER,
         Fault.INVALID_WEEK,

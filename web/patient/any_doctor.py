@@ -41,6 +41,7 @@ _NEXT: Final = (Reason.SLOT_FULL, Reason.SLOT_PAST, Reason.NO_SUCH_SLOT, Reason.
         Reason.ALREADY_BOOKED,
         Reason.TIME_CONFLICT,
         Reason.NOT_ELIGIBLE,
+        Reason.CONSENT_NEEDED,
         *OVERLOAD,
     ],
 )

@@ -22,9 +22,11 @@ from engine.domain.policy import Channel
 from engine.domain.refusal import Reason, Refusal
 from engine.records import appointments as records
 from engine.records.appointments import AppointmentRecord
+from engine.records.delegations import may_pay
 from engine.views.availability import Availability
 from web import keys
 from web.attendance import attend_by
+from web.auditing import noted_delegation
 from web.errors import Problem, refused
 from web.faults import Fault
 from web.openapi import api
@@ -90,6 +92,7 @@ CLOSED: Final[list[Reason | Fault]] = [
         Reason.ALREADY_BOOKED,
         Reason.TIME_CONFLICT,
         Reason.NOT_ELIGIBLE,
+        Reason.CONSENT_NEEDED,
         *CLOSED,
         *OVERLOAD,
     ],
@@ -162,12 +165,14 @@ async def list_appointments(
 ) -> AppointmentsAnswer:
     """Of this account, newest first."""
     statuses = None if query.status is None else [_NUMBERS[word] for word in query.status]
+    app = request.app
     found = await records.appointments_of(
-        request.app[keys.POOL], account_id, statuses, query.before, query.limit + 1
+        app[keys.POOL], app[keys.VAULT], account_id, statuses, query.before, query.limit + 1
     )
     page = found[: query.limit]
+    await noted_delegation(request, account_id, "appointment_read", [one.patient_id for one in page])
     more = page[-1].created_at if len(found) > query.limit else None
-    return AppointmentsAnswer([_described(request.app, a) for a in page], more)
+    return AppointmentsAnswer([_described(app, a) for a in page], more)
 
 
 @api.route(
@@ -179,7 +184,9 @@ async def list_appointments(
 )
 async def read_appointment(request: web.Request, *, account_id: bytes, path: IdPath) -> AppointmentAnswer:
     """One appointment of this account."""
-    return _described(request.app, await find(request.app, path.id, account_id))
+    found = await find(request.app, path.id, account_id)
+    await noted_delegation(request, account_id, "appointment_read", [found.patient_id])
+    return _described(request.app, found)
 
 
 @api.route(
@@ -246,6 +253,7 @@ async def confirm_attendance(
     errors=[
         Fault.NO_SUCH_BILL,
         Fault.UNSUPPORTED_PROVIDER,
+        Fault.PAYING_NOT_DELEGATED,
         Reason.HOLD_EXPIRED,
         Reason.ALREADY_CANCELLED,
         *OVERLOAD,
@@ -255,11 +263,15 @@ async def pay_bill(
     request: web.Request, *, account_id: bytes, idempotency_key: str, path: IdPath, body: PaymentBody
 ) -> PaymentAnswer:
     """Pays a registration. `at_hospital` books the number at once, to be paid at the window."""
-    if body.provider != "at_hospital":
-        raise Problem(Fault.UNSUPPORTED_PROVIDER)
-    found = await records.appointment(request.app[keys.POOL], path.id.bytes, account_id)
+    found = await records.appointment(
+        request.app[keys.POOL], request.app[keys.VAULT], path.id.bytes, account_id
+    )
     if found is None:
         raise Problem(Fault.NO_SUCH_BILL)
+    if body.provider != "at_hospital":
+        if not await may_pay(request.app[keys.POOL], account_id, found.patient_id):
+            raise Problem(Fault.PAYING_NOT_DELEGATED)
+        raise Problem(Fault.UNSUPPORTED_PROVIDER)
     await _book(request.app, found)
     return PaymentAnswer(uuid(found.id), body.provider, "at_hospital", found.fee_fen, {})
 
@@ -290,7 +302,7 @@ async def _book(app: web.Application, found: AppointmentRecord) -> ChangedAnswer
     """Confirms what is held. Raises Problem."""
     if found.replaces is None or found.status != s.Status.PENDING:
         return await _change(app, found, s.ConfirmAppointment(found.id, found.account_id))
-    old = await records.any_appointment(app[keys.POOL], found.replaces)
+    old = await records.any_appointment(app[keys.POOL], app[keys.VAULT], found.replaces)
     key = ScheduleKey.of_schedule(found.schedule_id)
     assert old is not None and key is not None
     outcome = await app[keys.CHANGES].accept(old, key, found.id, found.department_id, ms(found.starts_at))
@@ -299,7 +311,7 @@ async def _book(app: web.Application, found: AppointmentRecord) -> ChangedAnswer
 
 
 async def find(app: web.Application, wanted: UUID, account_id: bytes) -> AppointmentRecord:
-    found = await records.appointment(app[keys.POOL], wanted.bytes, account_id)
+    found = await records.appointment(app[keys.POOL], app[keys.VAULT], wanted.bytes, account_id)
     if found is None:
         raise Problem(Reason.NO_SUCH_APPOINTMENT)
     return found

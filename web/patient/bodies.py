@@ -59,7 +59,8 @@ Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.\-]+$", max_length=64)]
 
 IdTypeWord = Literal["resident_id", "passport", "hk_macau_permit", "taiwan_permit", "foreign_permanent"]
 Sex = Literal["male", "female"]
-Relation = Literal["self", "spouse", "child", "parent", "relative", "other"]
+Relation = Literal["self", "spouse", "child", "ward", "parent", "relative", "other"]
+VerificationWord = Literal["unverified", "verified", "refused"]
 Title = Literal["chief", "associate_chief", "attending", "resident"]
 Period = Literal["morning", "afternoon", "night"]
 StatusWord = Literal["pending", "booked", "arrived", "fulfilled", "cancelled", "noshow", "waitlist"]
@@ -109,8 +110,16 @@ class PasswordGrant(Request):
     username: Annotated[str, Field(min_length=1, max_length=128)]
     password: Annotated[str, Field(min_length=1, max_length=256)]
     otp: Annotated[
-        str | None, Field(max_length=16, description="暂未启用 / one-time code: not asked for yet")
+        str | None,
+        Field(
+            max_length=40,
+            description="身份验证器的六位动态码，或恢复码 / the authenticator's digits, or a recovery code",
+        ),
     ] = None
+    transport: Annotated[
+        Literal["bearer", "cookie"],
+        Field(description="cookie：网页控制台，用 HttpOnly Cookie / for consoles: an HttpOnly cookie"),
+    ] = "bearer"
 
 
 class RefreshGrant(Request):
@@ -120,7 +129,22 @@ class RefreshGrant(Request):
     refresh_token: Annotated[str, Field(min_length=1, max_length=2048)]
 
 
-SessionBody = Annotated[WechatGrant | PasswordGrant | RefreshGrant, Field(discriminator="grant")]
+class OidcGrant(Request):
+    """医院统一身份认证（职工端），由返回页面发送 / staff; by the page to which the provider leads back."""
+
+    grant: Literal["oidc"]
+    state: Annotated[str, Field(max_length=128, description="返回地址中的 state / of the way back")]
+    code: Annotated[
+        str | None,
+        Field(min_length=1, max_length=2048, description="返回地址中的 code / likewise; without: denied"),
+    ] = None
+    iss: Annotated[
+        str | None, Field(max_length=1024, description="返回地址中的 iss / likewise, RFC 9207")
+    ] = None
+    transport: Literal["bearer", "cookie"] = "cookie"
+
+
+SessionBody = Annotated[WechatGrant | PasswordGrant | RefreshGrant | OidcGrant, Field(discriminator="grant")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +185,15 @@ class PatientBody(PersonBody):
 
 
 @dataclass(frozen=True, slots=True)
+class RightsAnswer:
+    """代办权限 / what one may do for somebody."""
+
+    book: Annotated[bool, Field(description="预约、改签、签到 / book, change, wait for numbers, check in")]
+    see_visits: Annotated[bool, Field(description="查看就诊、候诊与提醒 / visits, tickets, notices")]
+    pay: Annotated[bool, Field(description="支付 / pay bills")]
+
+
+@dataclass(frozen=True, slots=True)
 class PatientAnswer:
     id: Id
     name: str
@@ -175,6 +208,10 @@ class PatientAnswer:
         Field(description="代预约权限的截止时间 / until then this account may book; null: for good"),
     ]
     is_expired: Annotated[bool, Field(description="权限已到期或撤销 / the right has ended or was taken back")]
+    rights: RightsAnswer
+    verification: Annotated[
+        VerificationWord, Field(description="实名核验：未核验、已核验、不符 / of the real name")
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ _BOOKING: Final[list[Reason | Fault]] = [
     Reason.ALREADY_BOOKED,
     Reason.TIME_CONFLICT,
     Reason.NOT_ELIGIBLE,
+    Reason.CONSENT_NEEDED,
     *CLOSED,
     *OVERLOAD,
 ]

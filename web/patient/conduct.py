@@ -10,6 +10,7 @@ from engine.domain.policy import Subject
 from engine.domain.refusal import Reason
 from engine.records import conduct as records
 from web import keys
+from web.auditing import audited, noted_delegation
 from web.errors import Problem
 from web.faults import Fault
 from web.openapi import api
@@ -36,7 +37,9 @@ async def list_penalties(request: web.Request, *, account_id: bytes) -> Penaltie
     """Blocks of this account and of the patients it may book for, latest first, the ended ones too."""
     now = datetime.now(UTC)
     async with request.app[keys.POOL].acquire() as conn:
-        found = await records.penalties_of(conn, account_id, now)
+        found = await records.penalties_of(conn, request.app[keys.VAULT], account_id, now)
+    patients = [one.subject_id for one in found if one.subject is Subject.PATIENT]
+    await noted_delegation(request, account_id, "penalty_read", patients)
     return PenaltiesAnswer([penalty_answer(one, request.app[keys.ZONE], now) for one in found])
 
 
@@ -59,9 +62,15 @@ async def appeal_penalty(
 ) -> PenaltyAnswer:
     """Asks the hospital to look at a penalty again, once, while it stands. Meanwhile it blocks."""
     now = datetime.now(UTC)
-    async with request.app[keys.POOL].acquire() as conn:
-        found = await records.appeal(conn, account_id, path.id.bytes, body.text, idempotency_key, now)
-    return penalty_answer(accepted(found), request.app[keys.ZONE], now)
+    async with request.app[keys.POOL].acquire() as conn, conn.transaction():
+        penalty = accepted(
+            await records.appeal(
+                conn, request.app[keys.VAULT], account_id, path.id.bytes, body.text, idempotency_key, now
+            )
+        )
+        subjects = (penalty.subject_id,) if penalty.subject is Subject.PATIENT else ()
+        await audited(request, conn, "penalty_appealed", subjects=subjects, object=("penalty", str(path.id)))
+    return penalty_answer(penalty, request.app[keys.ZONE], now)
 
 
 def accepted(found: records.Penalty | records.ConductRefusal) -> records.Penalty:

@@ -45,6 +45,7 @@ class HoldLane:
         self._admission = app[keys.ADMISSION]
         self._limits = app[keys.RATE_LIMITS]
         self._origins = app[keys.ORIGINS]
+        self._access_log = app[keys.ACCESS_LOG]
         self._busy = {
             language_of(asked): answer(503, *Problem(Reason.BUSY).rendered(asked, app[keys.ZONE]))
             for asked in ("en", "zh")
@@ -111,8 +112,10 @@ class HoldLane:
             headers, body = result.rendered(accept_language, self._app[keys.ZONE])
         else:
             status, headers, body = 201, PRIVATE_HEADERS, result
+        seconds = time.perf_counter() - started
         self._metrics.count(self._route, status)
-        self._seconds.observe(time.perf_counter() - started)
+        self._seconds.observe(seconds)
+        self._access_log.note(self._route, status, seconds, None)
         finish(answer(status, headers, body))
 
 

@@ -5,10 +5,14 @@ import time
 from datetime import UTC, datetime
 from uuid import UUID
 
+import asyncpg
+import orjson
 from aiohttp import web
 
 from engine.domain.refusal import Reason
 from engine.records import patients as records
+from engine.records import real_names
+from engine.records.delegations import Asked
 from engine.records.identity import (
     IdentityFault,
     IdType,
@@ -18,11 +22,23 @@ from engine.records.identity import (
     masked_phone,
 )
 from web import keys
+from web.auditing import audited, noted_delegation
 from web.errors import Entry, Problem
 from web.faults import Fault
-from web.openapi import api
-from web.patient.bodies import IdPath, PatientAnswer, PatientBody, PatientsAnswer, PersonBody
+from web.openapi import PRIVATE_HEADERS, api
+from web.patient.bodies import (
+    IdPath,
+    PatientAnswer,
+    PatientBody,
+    PatientsAnswer,
+    PersonBody,
+    RightsAnswer,
+)
 from web.patient.conduct_bodies import RenewalBody
+from web.patient.delegation_answers import asked_answer
+from web.patient.delegation_bodies import AskedAnswer
+from web.patient.real_names import checked
+from web.privacy.consents import check_consents
 
 _FIELD_OF = {
     IdentityFault.INVALID_NAME: "name",
@@ -42,21 +58,52 @@ _FIELD_OF = {
     errors=[
         *(Fault(fault.value) for fault in IdentityFault),
         Fault.IDENTITY_MISMATCH,
+        Reason.CONSENT_NEEDED,
+        Fault.REAL_NAME_MISMATCH,
+        Fault.TOO_MANY_MISMATCHES,
+        Fault.GUARDIAN_NEEDED,
+        Fault.DELEGATION_REVOKED,
         Fault.TOO_MANY_PATIENTS,
         Fault.DATABASE_DOWN,
     ],
+    answer=PatientAnswer,
+    accepted=AskedAnswer,
 )
-async def add_patient(request: web.Request, *, account_id: bytes, body: PatientBody) -> PatientAnswer:
-    """Adds a person to the account, with the right to book for them until `expires_at`: oneself for good, a
+async def add_patient(
+    request: web.Request, *, account_id: bytes, body: PatientBody
+) -> PatientAnswer | web.Response:
+    """Adds a person to the account, with the right to act for them until `expires_at`: oneself for good, a
     child until 18, a grown-up for a time and as long as they consent. Adding the same identity again gives
-    the same patient, and the right anew.
+    the same patient, and the right anew. Who adds somebody else says that they, or for a child its guardian,
+    have consented.
 
-    A resident's number says birth date and sex by itself; other documents may come without them.
+    Who has an account of their own is asked there first: 202, and nothing is theirs to see until the person
+    has said yes (`GET /api/v1/delegations`). Who is under 14 is added by a guardian, never as `self`.
+
+    A resident's number says birth date and sex by itself; other documents may come without them. Name and
+    number are looked up in the register of real names where there is one.
     """
-    now = datetime.now(UTC)
+    app, now = request.app, datetime.now(UTC)
     new = records.NewPatient(person_of(request, body, now), body.relation)
-    async with request.app[keys.POOL].acquire() as conn:
-        added = await records.add_patient(conn, account_id, new, new_id(), terms_of(request), now)
+    async with app[keys.POOL].acquire() as conn:
+        await check_consents(request, conn, account_id)
+    guess_id = new_id()
+    verification = await checked(request, account_id, guess_id, new.person, now)
+    async with app[keys.POOL].acquire() as conn, conn.transaction():
+        added = await records.add_patient(
+            conn, app[keys.VAULT], account_id, new, new_id(), terms_of(request), now, verification
+        )
+        if added is records.PeopleRefusal.IDENTITY_MISMATCH:
+            await real_names.note_miss(conn, guess_id)
+        else:
+            await real_names.end_guess(conn, guess_id)
+        if isinstance(added, Asked):
+            await _noted(request, conn, "delegation_asked", added.patient_id, {"relation": added.relation})
+        elif isinstance(added, records.Patient):
+            await _noted(request, conn, "patient_added", added.id, {"relation": added.relation})
+    if isinstance(added, Asked):
+        asked = asked_answer(added, app[keys.ZONE])
+        return web.Response(body=orjson.dumps(asked), status=202, headers=PRIVATE_HEADERS)
     return _answer(accepted(added), request, now)
 
 
@@ -65,7 +112,8 @@ async def list_patients(request: web.Request, *, account_id: bytes) -> PatientsA
     """The account's patients, first added first, also those whose right has ended. Numbers are masked."""
     now = datetime.now(UTC)
     async with request.app[keys.POOL].acquire() as conn:
-        found = await records.patients_of(conn, account_id)
+        found = await records.patients_of(conn, request.app[keys.VAULT], account_id)
+    await noted_delegation(request, account_id, "patient_read", [one.id for one in found])
     return PatientsAnswer([_answer(patient, request, now) for patient in found])
 
 
@@ -79,6 +127,7 @@ async def list_patients(request: web.Request, *, account_id: bytes) -> PatientsA
         Fault.DELEGATION_REVOKED,
         Fault.CHILD_IS_GROWN_UP,
         Fault.ID_DIGITS_MISMATCH,
+        Fault.PERSON_MUST_CONSENT,
         Fault.TOO_MANY_PATIENTS,
         Reason.KEY_REUSED,
         Fault.DATABASE_DOWN,
@@ -89,13 +138,23 @@ async def renew_patient(
 ) -> PatientAnswer:
     """Gives the right to book for a grown-up anew, from now on. Rights that end otherwise stay as they are.
 
-    A child who has turned 18 is a grown-up: add them again, with their consent and their whole number.
+    A child who has turned 18 is a grown-up: add them again, with their consent and their whole number. So is
+    who has an account of their own by now: added again, they are asked there.
     """
     now = datetime.now(UTC)
-    async with request.app[keys.POOL].acquire() as conn:
+    async with request.app[keys.POOL].acquire() as conn, conn.transaction():
         renewed = await records.renew(
-            conn, account_id, path.id.bytes, body.id_digits, idempotency_key, terms_of(request), now
+            conn,
+            request.app[keys.VAULT],
+            account_id,
+            path.id.bytes,
+            body.id_digits,
+            idempotency_key,
+            terms_of(request),
+            now,
         )
+        if isinstance(renewed, records.Patient):
+            await _noted(request, conn, "patient_renewed", renewed.id)
     return _answer(accepted(renewed), request, now)
 
 
@@ -109,8 +168,10 @@ async def renew_patient(
 async def revoke_patient(request: web.Request, *, account_id: bytes, path: IdPath) -> PatientAnswer:
     """Takes the right back at once; again changes nothing. What was booked stays, and may be cancelled."""
     now = datetime.now(UTC)
-    async with request.app[keys.POOL].acquire() as conn:
-        revoked = await records.revoke(conn, account_id, path.id.bytes, now)
+    async with request.app[keys.POOL].acquire() as conn, conn.transaction():
+        revoked = await records.revoke(conn, request.app[keys.VAULT], account_id, path.id.bytes, now)
+        if isinstance(revoked, records.Patient):
+            await _noted(request, conn, "patient_revoked", revoked.id)
     return _answer(accepted(revoked), request, now)
 
 
@@ -139,17 +200,31 @@ def new_id() -> bytes:
 
 
 def terms_of(request: web.Request) -> records.DelegationTerms:
-    return records.DelegationTerms(request.app[keys.POLICY].policy.delegation_days, request.app[keys.ZONE])
+    policy = request.app[keys.POLICY].policy
+    return records.DelegationTerms(
+        policy.delegation_days, request.app[keys.ZONE], policy.guardian_required, policy.word_is_enough
+    )
 
 
-def accepted(outcome: records.Patient | records.PeopleRefusal) -> records.Patient:
-    """Raises Problem for a refusal."""
+def accepted(outcome: records.Patient | Asked | records.PeopleRefusal) -> records.Patient:
+    """Raises Problem for a refusal. Nobody is asked about what a desk does."""
     if isinstance(outcome, records.PeopleRefusal):
         if outcome is records.PeopleRefusal.KEY_REUSED:
             raise Problem(Reason.KEY_REUSED)
         is_full = outcome is records.PeopleRefusal.TOO_MANY_PATIENTS
         raise Problem(Fault(outcome.value), limit=records.ACCOUNT_PATIENTS_MAX if is_full else None)
+    assert isinstance(outcome, records.Patient)
     return outcome
+
+
+async def _noted(
+    request: web.Request,
+    conn: asyncpg.Connection,
+    action: str,
+    patient_id: bytes,
+    detail: dict[str, object] | None = None,
+) -> None:
+    await audited(request, conn, action, subjects=(patient_id,), detail=detail)
 
 
 def _answer(patient: records.Patient, request: web.Request, now: datetime) -> PatientAnswer:
@@ -165,4 +240,6 @@ def _answer(patient: records.Patient, request: web.Request, now: datetime) -> Pa
         sex=patient.sex,
         expires_at=None if ends is None else ends.astimezone(request.app[keys.ZONE]),
         is_expired=patient.is_expired(now),
+        rights=RightsAnswer(patient.rights.book, patient.rights.see_visits, patient.rights.pay),
+        verification=patient.verification,
     )

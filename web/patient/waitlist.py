@@ -25,6 +25,7 @@ from engine.records.facts import Question, facts
 from engine.records.wishes import NewWish, Offered, Waiting, Wanted, WishRecord
 from engine.views.places import clocks_of, closes_at, find_places
 from web import keys
+from web.auditing import audited, noted_delegation
 from web.errors import Problem, refused
 from web.faults import Fault
 from web.openapi import api
@@ -50,6 +51,7 @@ _HOUR_MS: Final = 3_600_000
         Reason.NO_SUCH_APPOINTMENT,
         Reason.NOT_BOOKED,
         Reason.NOT_ELIGIBLE,
+        Reason.CONSENT_NEEDED,
         Reason.ALREADY_BOOKED,
         Reason.TIME_CONFLICT,
         Reason.NO_SUCH_SCHEDULE,
@@ -87,6 +89,10 @@ async def join_waitlist(
         added = await records.add_wish(connection, wish)
         made = await records.wish(connection, wish_id)
         assert made is not None
+        if added:
+            await audited(
+                request, connection, "wish_made", subjects=patient_ids, object=("wish", uuid(wish_id))
+            )
     if not added:  # the same request, sent twice at once
         return await _told_again(app, made, patient_ids, body)
     made, _ = await app[keys.WISHES].join(made, list(places), made_now=True)
@@ -99,6 +105,8 @@ async def join_waitlist(
 async def list_wishes(request: web.Request, *, account_id: bytes) -> WishesAnswer:
     """Of this account, newest first, the ended ones too."""
     found = await records.wishes_of(request.app[keys.POOL], account_id)
+    of = [patient_id for wish in found for patient_id in wish.patient_ids]
+    await noted_delegation(request, account_id, "wish_read", of)
     return WishesAnswer(await _described(request.app, found))
 
 
@@ -111,7 +119,9 @@ async def list_wishes(request: web.Request, *, account_id: bytes) -> WishesAnswe
 )
 async def read_wish(request: web.Request, *, account_id: bytes, path: IdPath) -> WishAnswer:
     """One wish of this account: where it stands, what it was offered, its chance."""
-    return (await _described(request.app, [await _find(request.app, account_id, path)]))[0]
+    found = await _find(request.app, account_id, path)
+    await noted_delegation(request, account_id, "wish_read", found.patient_ids)
+    return (await _described(request.app, [found]))[0]
 
 
 @api.route(
@@ -127,7 +137,15 @@ async def withdraw_wish(
     """Waits no more; what is offered goes to the next. A wish that has ended stays as it was."""
     app = request.app
     found = await _find(app, account_id, path)
-    await records.end_wish(app[keys.POOL], found.id, "withdrawn")
+    async with app[keys.POOL].acquire() as connection, connection.transaction():
+        if await records.end(connection, found.id, "withdrawn"):
+            await audited(
+                request,
+                connection,
+                "wish_withdrawn",
+                subjects=found.patient_ids,
+                object=("wish", uuid(found.id)),
+            )
     return (await _described(app, [await _find(app, account_id, path)]))[0]
 
 
@@ -178,7 +196,7 @@ async def _wanted(
     wanted = _asked(body)
     if not wanted.replaces:
         return wanted
-    old = await appointments.appointment(app[keys.POOL], wanted.replaces, account_id)
+    old = await appointments.appointment(app[keys.POOL], app[keys.VAULT], wanted.replaces, account_id)
     if old is None:
         raise Problem(Reason.NO_SUCH_APPOINTMENT)
     if old.status != s.Status.BOOKED:

@@ -40,7 +40,8 @@ async def wait_by_themselves(app: web.Application) -> None:
         midnight = now.astimezone(app[keys.ZONE]).replace(hour=0, minute=0, second=0) + timedelta(days=1)
         until = min(now + timedelta(minutes=EARLY_MINUTES_MAX if early is None else early), midnight)
         first = now - timedelta(minutes=MISSED_MINUTES_MAX)
-        for booked in await unattended(app[keys.POOL], department_id, first, until, AT_A_TIME):
+        left = await unattended(app[keys.POOL], app[keys.VAULT], department_id, first, until, AT_A_TIME)
+        for booked in left:
             arriving = Arriving(derived(b"arrive", booked.id), w.Where.NOBODY, 0, SYSTEM)
             try:
                 await check_in(app, booked, arriving)

@@ -22,6 +22,7 @@ from engine.records.catalog import Catalog
 from engine.records.day_people import patient_names
 from engine.records.waiting_departments import waiting_departments
 from web import keys
+from web.auditing import noted_reading
 from web.auth import Staff
 from web.conditional import digest, etag_of, unchanged, whole
 from web.desk.schedules import now_ms, time_of
@@ -44,7 +45,6 @@ LAST_CALLS: Final = 20
     "/api/v1/queues",
     zh="各科室候诊概况",
     tags=["queues"],
-    security="staff",
     errors=[Fault.DATABASE_DOWN],
 )
 async def list_queues(request: web.Request, *, query: bodies.BoardsQuery) -> bodies.BoardsAnswer:
@@ -73,7 +73,6 @@ async def list_queues(request: web.Request, *, query: bodies.BoardsQuery) -> bod
     "/api/v1/queues/{department_id}",
     zh="科室候诊看板",
     tags=["queues"],
-    security="either",
     answer=bodies.BoardAnswer,
     revalidated=True,
     errors=[Fault.NO_SUCH_DEPARTMENT, Reason.NO_SUCH_WAITING_ROOM, Fault.FORBIDDEN, Fault.DATABASE_DOWN],
@@ -93,7 +92,10 @@ async def read_board(
     if sight is Sight.COUNTERS and key.day != today(app):
         raise Problem(Fault.FORBIDDEN)
     language = language_of(request.headers.get(hdrs.ACCEPT_LANGUAGE))
-    board = await board_of(app, await look_at_least(app, key, query.at_least), sight, language)
+    copy = await look_at_least(app, key, query.at_least)
+    board = await board_of(app, copy, sight, language)
+    if sight is Sight.WHOLE:
+        await noted_reading(request, "room_board_read", people_on(copy), object=("room", key.stream))
     response = unchanged(request, board.etag) or whole(board.etag, board.body)
     response.headers[hdrs.CACHE_CONTROL] = "private, no-cache"  # its reader's own
     response.headers[hdrs.VARY] = "Authorization, Accept-Language"
@@ -146,12 +148,16 @@ async def board_of(app: web.Application, copy: Copy, sight: Sight, language: Lan
 _KEPT: Final = "board"
 
 
+def people_on(copy: Copy) -> set[bytes]:
+    """Whose names a whole board shows: everybody who is not through, and the last calls."""
+    shown = {t.patient_id for t in copy.room.tickets.values() if t.status not in w.OVER}
+    shown.update(call.patient_id for call in copy.room.calls[-LAST_CALLS:])
+    return shown
+
+
 async def _names(app: web.Application, copy: Copy) -> Mapping[bytes, str]:
-    """Of everybody who is not through, and of the last calls."""
-    wanted = {t.patient_id for t in copy.room.tickets.values() if t.status not in w.OVER}
-    wanted.update(call.patient_id for call in copy.room.calls[-LAST_CALLS:])
     async with app[keys.POOL].acquire() as connection:
-        return await patient_names(connection, wanted)
+        return await patient_names(connection, app[keys.VAULT], people_on(copy))
 
 
 class _Drawing:

@@ -13,7 +13,7 @@ from web.auth import Staff
 from web.faults import Fault
 from web.openapi import api
 from web.queues import queue_bodies as bodies
-from web.queues.rights import ACTING, must_act_in_room
+from web.queues.rights import must_act_in_room
 from web.queues.steps import OF_TICKET, REFUSED, expected, ms_of, must_know, step, ticket_answer, with_ticket
 
 _CALLING: Final[list[Reason | Fault]] = [
@@ -28,8 +28,6 @@ _CALLING: Final[list[Reason | Fault]] = [
     "/api/v1/queues/{department_id}/call-next",
     zh="叫下一位",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=[Reason.NOBODY_WAITS, *_CALLING, *REFUSED],
 )
 async def call_next(
@@ -56,8 +54,6 @@ async def call_next(
     "/api/v1/queues/{department_id}/tickets/{ticket_id}/call",
     zh="指定呼叫",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=[Reason.NOT_SERVED_HERE, Reason.REASON_NEEDED, *_CALLING, *OF_TICKET],
 )
 async def call_ticket(
@@ -90,8 +86,6 @@ async def call_ticket(
     "/api/v1/queues/{department_id}/tickets/{ticket_id}/recall",
     zh="重呼",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=[Reason.TOO_SOON, Reason.CALLS_MAX, *OF_TICKET],
 )
 async def recall_ticket(
@@ -114,8 +108,6 @@ async def recall_ticket(
     "/api/v1/queues/{department_id}/tickets/{ticket_id}/start",
     zh="开始就诊",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=OF_TICKET,
 )
 async def start_ticket(
@@ -140,8 +132,6 @@ async def start_ticket(
     "/api/v1/queues/{department_id}/tickets/{ticket_id}/pass",
     zh="过号",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=OF_TICKET,
 )
 async def pass_ticket(
@@ -164,8 +154,6 @@ async def pass_ticket(
     "/api/v1/queues/{department_id}/tickets/{ticket_id}/park",
     zh="暂离",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=[Reason.IN_THE_PAST, *OF_TICKET],
 )
 async def park_ticket(
@@ -195,8 +183,6 @@ async def park_ticket(
     "/api/v1/queues/{department_id}/tickets/{ticket_id}/return",
     zh="报到回队",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=OF_TICKET,
 )
 async def readmit_ticket(
@@ -219,8 +205,6 @@ async def readmit_ticket(
     "/api/v1/queues/{department_id}/tickets/{ticket_id}/finish",
     zh="就诊完成",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=[Reason.NO_SUCH_QUEUE, Reason.TOO_LARGE, Fault.NO_SUCH_PRACTITIONER, *OF_TICKET],
 )
 async def finish_ticket(

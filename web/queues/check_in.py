@@ -154,7 +154,7 @@ def _qr(app: web.Application, kind: QrKind, owner: bytes) -> QrAnswer:
 
 async def own_booking(app: web.Application, appointment_id: bytes, account_id: bytes) -> Booked:
     """Raises Problem where it is not this account's: whether others have it is not told."""
-    found = await arrivals.booked(app[keys.POOL], appointment_id)
+    found = await arrivals.booked(app[keys.POOL], app[keys.VAULT], appointment_id)
     if found is None or found.account_id != account_id:
         raise Problem(Reason.NO_SUCH_APPOINTMENT)
     return found

@@ -43,17 +43,17 @@ async def shown_by(app: web.Application, body: DocumentBody) -> Shown:
     if number is None:
         fault = Fault.INVALID_ID_NUMBER
         raise Problem(fault, errors=[Entry(["body", "id_number"], fault.value)])
-    return _known(await arrivals.patient_of_document(app[keys.POOL], kind.value, number))
+    return _known(await arrivals.patient_of_document(app[keys.POOL], app[keys.VAULT], kind.value, number))
 
 
 async def _of_qr(app: web.Application, text: str) -> Shown:
     kind, owner = read_qr(app, text)
     if kind == "qr_patient":
-        return _known(await arrivals.patient_of_id(app[keys.POOL], owner))
-    booked = await arrivals.booked(app[keys.POOL], owner)
+        return _known(await arrivals.patient_of_id(app[keys.POOL], app[keys.VAULT], owner))
+    booked = await arrivals.booked(app[keys.POOL], app[keys.VAULT], owner)
     if booked is None:
         raise Problem(Fault.QR_INVALID)
-    shown = _known(await arrivals.patient_of_id(app[keys.POOL], booked.patient_id))
+    shown = _known(await arrivals.patient_of_id(app[keys.POOL], app[keys.VAULT], booked.patient_id))
     return Shown(shown.patient, booked.id)
 
 

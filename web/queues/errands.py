@@ -47,7 +47,7 @@ class Attending:
 
     async def attendance(self, key: str, data: dict[str, Any]) -> None:
         """`key` is an appointment whose patient has checked in, or was seen."""
-        found = await records.any_appointment(self._app[keys.POOL], bytes.fromhex(key))
+        found = await records.any_appointment(self._app[keys.POOL], self._app[keys.VAULT], bytes.fromhex(key))
         if found is None:
             log.error("a ticket was issued for %s, which is no appointment", key)
             return
@@ -66,7 +66,7 @@ class Attending:
 
     async def _given_up(self, appointment_id: bytes, room: RoomKey) -> None:
         """Cancelled between the check-in and our telling of it: whoever cancelled knew of no ticket."""
-        found = await records.any_appointment(self._app[keys.POOL], appointment_id)
+        found = await records.any_appointment(self._app[keys.POOL], self._app[keys.VAULT], appointment_id)
         if found is not None and found.status == s.Status.CANCELLED:
             await self.leave_ticket(appointment_id.hex(), {"room": room.stream})
 

@@ -28,17 +28,19 @@ from engine.domain.refusal import Reason
 from engine.domain.waiting_terms import ScreenTerms
 from engine.records.day_people import patient_names
 from engine.records.staff import Staff
+from engine.vault.vault import Vault
 from web import keys
+from web.auditing import note_delegation, noted_watching
 from web.errors import DATABASE_AWAY, Problem
 from web.faults import Fault
 from web.queues.asking import today
-from web.queues.boards import board_of
+from web.queues.boards import board_of, people_on
 from web.queues.call_log import CallLog
 from web.queues.copies import Copy
 from web.queues.estimates import Estimate, estimate_of
 from web.queues.rights import Sight, sight_of
 from web.queues.screen_bodies import LAST_MAX, Drawing, is_of_day, patients_shown, sequence_of
-from web.queues.sight import find_ticket, key_of, seen_by
+from web.queues.sight import Seen, find_ticket, key_of, seen_by
 from web.queues.topic_state import Sections, State, difference
 from web.stream import Connection, Stream, Who
 
@@ -58,8 +60,9 @@ FAR_SECONDS: Final = 1e9
 class Names:
     """Patients' names. They hardly change, so they stay known while there is room for them."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool, vault: Vault) -> None:
         self._pool = pool
+        self._vault = vault
         self.known: dict[bytes, str] = {}
 
     async def learn(self, patients: Iterable[bytes]) -> None:
@@ -69,12 +72,19 @@ class Names:
             return
         try:
             async with asyncio.timeout(NAMES_SECONDS_MAX), self._pool.acquire() as connection:
-                found = await patient_names(connection, unknown)
+                found = await patient_names(connection, self._vault, unknown)
         except DATABASE_AWAY:
             return
         while len(self.known) + len(found) > NAMES_MAX and self.known:
             del self.known[next(iter(self.known))]
         self.known.update(found)
+
+    def forget(self, patient_id: bytes) -> None:
+        """It was put right, or its bearer wants to be forgotten: the next one who is shown it reads anew."""
+        self.known.pop(patient_id, None)
+
+    def forget_all(self) -> None:
+        self.known.clear()
 
 
 @dataclass(slots=True, eq=False)
@@ -204,6 +214,7 @@ class _Board(_Showing):
     def __init__(self, topic: str, sight: Sight) -> None:
         super().__init__(topic)
         self._sight = sight
+        self.unsaid = False  # it is other than what was told, and has to wait until that is written down
 
     async def refresh(self, view: View) -> bool:
         version = view.copy.version
@@ -390,7 +401,7 @@ class Feeds:
     def __init__(self, app: web.Application) -> None:
         self._app = app
         self._copies = app[keys.ROOMS]
-        self._names = Names(app[keys.POOL])
+        self.names = Names(app[keys.POOL], app[keys.VAULT])
         self._rooms: dict[str, _Room] = {}  # stream -> what is watched of it
         self._place: dict[str, _Room] = {}  # topic -> where it is shown
         self._dirty: dict[Connection, dict[str, None]] = {}
@@ -408,6 +419,23 @@ class Feeds:
         for connection in () if found is None else found.watchers:
             connection.say({"notice": notice, "topic": topic})
         return 0 if found is None else len(found.watchers)
+
+    async def look_again(self, account_id: bytes) -> None:
+        """What the account may see is less, or more: of a ticket that it may see no more it hears no more."""
+        watched = [
+            (topic, connection)
+            for room in self._rooms.values()
+            for topic, ticket in room.tickets.items()
+            for connection in ticket.watchers
+            if connection.who == account_id
+        ]
+        for topic, connection in watched:
+            try:
+                await self._key(topic, topic.partition("/")[2], account_id)
+            except Problem as problem:
+                if connection.topics.pop(topic, "") is None:
+                    self.unwatch(connection, topic)
+                    connection.object_to(problem, topic)
 
     def behind_ms(self, topic: str, shown_sequence: int, now: int) -> int:
         """How long the oldest call is out that a screen has not shown; 0: it is in step, or watches nothing
@@ -428,6 +456,8 @@ class Feeds:
     async def watch(self, connection: Connection, topic: str, name: str, since: int | None) -> None:
         key = await self._key(topic, name, connection.who)
         copy = await self._copies.look(key)
+        if topic.startswith("queue/"):
+            await self._note(connection, copy)
         cursor: int | None = None
         if topic.startswith("calls/") and since is not None and is_of_day(since, key.day):
             cursor = since - sequence_of(key.day, 0)
@@ -518,8 +548,18 @@ class Feeds:
         if str(ticket_id) != name:  # one ticket, one topic
             raise Problem(Reason.NO_SUCH_TICKET)
         found = await find_ticket(self._app, ticket_id.bytes)
-        await seen_by(self._app, who, found)
+        seen = await seen_by(self._app, who, found)
+        if isinstance(who, bytes):
+            await note_delegation(self._app, who, "ticket_read", [found.patient_id])
+        elif seen is Seen.STAFF:
+            await noted_watching(self._app, who, "ticket_read", [found.patient_id], ("ticket", name))
         return key_of(found)
+
+    async def _note(self, connection: Connection, copy: Copy) -> None:
+        """Before a board with names is shown to one of the staff."""
+        if isinstance(connection.who, Staff):
+            place = "room", copy.key.stream
+            await noted_watching(self._app, connection.who, "room_board_read", people_on(copy), place)
 
     # Who watches what.
 
@@ -596,9 +636,9 @@ class Feeds:
             if copy is None:
                 break
             wanted = patients_shown(copy.room, room.log.missing(copy.room, terms))
-            if wanted <= self._names.known.keys():
+            if wanted <= self.names.known.keys():
                 break
-            await self._names.learn(wanted)
+            await self.names.learn(wanted)
         copy = self._copies.known(room.key)  # it may have been read anew while names were
         if copy is None:  # it is being read: then we hear of it
             return
@@ -613,7 +653,12 @@ class Feeds:
         if copy is None:
             return
         for board in list(room.boards.values()):
-            self._tell(board, await board.refresh(self._view(room, copy)))
+            board.unsaid |= await board.refresh(self._view(room, copy))
+            if board.topic.startswith("queue/") and not await self._noted(board, copy):
+                room.telling.soon()  # nobody sees who came before it is written down that they did
+                continue
+            self._tell(board, board.unsaid)
+            board.unsaid = False
         view = room.view = self._view(room, copy)
         for n, ticket in enumerate(list(room.tickets.values()), 1):
             self._tell(ticket, ticket.refresh(view))
@@ -621,6 +666,15 @@ class Feeds:
                 await asyncio.sleep(0)
                 if not view.is_of(copy):
                     view = room.view = self._view(room, copy)
+
+    async def _noted(self, board: _Board, copy: Copy) -> bool:
+        try:
+            for connection in list(board.watchers):
+                await self._note(connection, copy)
+        except DATABASE_AWAY as error:
+            log.warning("who watches %s waits for the audit: %s", board.topic, error)
+            return False
+        return True
 
     def _tell(self, topic: "_Ticket | _Calls | _Board", is_other: bool) -> None:
         """Who watches, where it is other than before; else who has not been told anything."""
@@ -640,7 +694,7 @@ class Feeds:
     def _view(self, room: _Room, copy: Copy) -> View:
         app = self._app
         drawing = Drawing(
-            room.key, app[keys.AVAILABILITY], self._terms(room.key), app[keys.ZONE], self._names.known
+            room.key, app[keys.AVAILABILITY], self._terms(room.key), app[keys.ZONE], self.names.known
         )
         return View(
             app, copy, int(time.time() * 1000), self._copies.rules(room.key), drawing, room.log, copy.version

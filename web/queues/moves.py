@@ -11,7 +11,7 @@ from web.errors import Problem
 from web.faults import Fault
 from web.openapi import api
 from web.queues import queue_bodies as bodies
-from web.queues.rights import ACTING, duties, must_act_in_room, written_room
+from web.queues.rights import duties, must_act_in_room, written_room
 from web.queues.steps import OF_TICKET, Step, expected, must_know, step, ticket_answer, with_ticket
 
 _BY_HAND: Final[list[Reason | Fault]] = [Reason.REASON_NEEDED, *OF_TICKET]
@@ -22,8 +22,6 @@ _BY_HAND: Final[list[Reason | Fault]] = [Reason.REASON_NEEDED, *OF_TICKET]
     "/api/v1/queues/{department_id}/tickets/{ticket_id}/transfer",
     zh="转到其他医生或队列",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=[Reason.NO_SUCH_QUEUE, Fault.NO_SUCH_PRACTITIONER, Fault.NOT_ON_DUTY, *_BY_HAND],
 )
 async def transfer_ticket(
@@ -69,8 +67,6 @@ async def _must_be_on_duty(asked: Step, practitioner_id: str) -> None:
     "/api/v1/queues/{department_id}/tickets/{ticket_id}/move",
     zh="调整顺序",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=[Reason.TOO_LARGE, *_BY_HAND],
 )
 async def move_ticket(
@@ -100,8 +96,6 @@ async def move_ticket(
     "/api/v1/queues/{department_id}/tickets/{ticket_id}/classify",
     zh="分诊定级",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=[Reason.UNKNOWN_PRIORITY, *_BY_HAND],
 )
 async def classify_ticket(
@@ -132,8 +126,6 @@ async def classify_ticket(
     "/api/v1/queues/{department_id}/tickets/{ticket_id}/door",
     zh="请到诊室门口候诊",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=[Reason.ROOM_NOT_OPEN, Reason.NOT_SERVED_HERE, Reason.DOOR_FULL, *_BY_HAND],
 )
 async def send_ticket_to_door(
@@ -166,8 +158,6 @@ async def send_ticket_to_door(
     "/api/v1/queues/{department_id}/tickets/{ticket_id}/leave",
     zh="离开，不再候诊",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=_BY_HAND,
 )
 async def let_ticket_leave(
@@ -196,8 +186,6 @@ async def let_ticket_leave(
     "/api/v1/queues/{department_id}/tickets/{ticket_id}/undo",
     zh="撤销上一步",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=[
         Reason.NOTHING_TO_UNDO,
         Reason.ROOM_BUSY,

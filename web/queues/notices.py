@@ -22,11 +22,13 @@ from actors.rounds import Round
 from engine.database import DatabaseFailed, connect
 from engine.domain import waiting_room as w
 from engine.domain.ids import RoomKey, ticket_id
+from engine.domain.limits import NUMBER_MAX
 from engine.records import notices as records
 from engine.records.expected import departments_with_bookings
 from engine.records.notices import Key, Notice
 from engine.views.noticing import ahead_due, late_due, leave_home_due
 from web import keys
+from web.auditing import noted_delegation
 from web.errors import Problem
 from web.faults import Fault, Text
 from web.openapi import api
@@ -250,7 +252,7 @@ def words_of(app: web.Application, notice: Notice) -> Text:
 
 class NoticesQuery(Request):
     before: Annotated[
-        int | None, Field(ge=1, description="上一页最后一条 / the last id of the page before")
+        int | None, Field(ge=1, le=NUMBER_MAX, description="上一页最后一条 / the last id of the page before")
     ] = None
     limit: Annotated[int, Field(ge=1, le=LISTED_MAX)] = 20
 
@@ -282,6 +284,7 @@ async def list_notices(request: web.Request, *, account_id: bytes, query: Notice
         app[keys.POOL], account_id, query.before, query.limit + 1, datetime.now(UTC)
     )
     page = found[: query.limit]
+    await noted_delegation(request, account_id, "notice_read", [one.patient_id for one in page])
     more = page[-1].id if len(found) > query.limit else None
     return NoticesAnswer([_answer(app, one) for one in page], more)
 

@@ -17,6 +17,7 @@ from engine.records import expected as bookings
 from engine.records.appointments import AppointmentRecord
 from engine.views.forecasting import Light, Told, Turn, arrive_by, light_of
 from web import keys
+from web.auditing import audited, noted_delegation
 from web.errors import Problem
 from web.faults import Fault
 from web.openapi import api
@@ -152,6 +153,7 @@ async def read_outlook(
     """When the practitioner will call, how late she runs, and when to leave home. On the day of the visit."""
     app = request.app
     record = await find(app, path.id, account_id)
+    await noted_delegation(request, account_id, "appointment_read", [record.patient_id])
     asked = _asked_way(app, record.department_id, query.way_minutes, query.latitude, query.longitude)
     kept = None if asked is not None else await bookings.way_of(app[keys.POOL], record.id)
     way = WAY_MINUTES_ASSUMED if asked is None and kept is None else asked if asked is not None else kept
@@ -230,7 +232,15 @@ async def keep_way(request: web.Request, *, account_id: bytes, path: IdPath, bod
     way = _asked_way(app, record.department_id, body.minutes, body.latitude, body.longitude)
     if way is None:
         raise Problem(Fault.WAY_UNKNOWN)
-    await bookings.keep_way(app[keys.POOL], record.id, way, datetime.now(UTC))
+    async with app[keys.POOL].acquire() as connection, connection.transaction():
+        await bookings.keep_way(connection, record.id, way, datetime.now(UTC))
+        await audited(
+            request,
+            connection,
+            "way_kept",
+            subjects=(record.patient_id,),
+            object=("appointment", str(path.id)),
+        )
     day = record.starts_at.astimezone(app[keys.ZONE]).date().isoformat()
     app[keys.FORECASTS].forget(RoomKey(record.department_id, day))
     return KeptWayAnswer(way)

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from engine.domain.limits import EMERGENCY_LEVELS, MOVED_MAX, STAGES_MAX, TICKET_NUMBER_MAX
+from engine.domain.limits import EMERGENCY_LEVELS, MOVED_MAX, NUMBER_MAX, STAGES_MAX, TICKET_NUMBER_MAX
 from web.patient.bodies import Id, IsoDate, Request, Word, ZonedTime
 
 Why = Annotated[
@@ -22,14 +22,22 @@ Why = Annotated[
 Note = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 ExpectedOfRoom = Annotated[
     int | None,
-    Field(ge=0, description="所见的诊室版本；与现状不同则拒绝 / of the room as it was seen; else refused"),
+    Field(
+        ge=0,
+        le=NUMBER_MAX,
+        description="所见的诊室版本；与现状不同则拒绝 / of the room as it was seen; else refused",
+    ),
 ]
 BoardVersion = Annotated[
     int, Field(description="看板从此版本起含此操作，见 at_least / a board shows it from this version on")
 ]
 ExpectedOfTicket = Annotated[
     int | None,
-    Field(ge=0, description="所见的候诊号版本；与现状不同则拒绝 / of the ticket as seen; else refused"),
+    Field(
+        ge=0,
+        le=NUMBER_MAX,
+        description="所见的候诊号版本；与现状不同则拒绝 / of the ticket as seen; else refused",
+    ),
 ]
 QueueKind = Literal["visit", "triage", "examination", "pharmacy", "desk"]
 TicketStatusWord = Literal[
@@ -95,7 +103,7 @@ class TicketWhyQuery(OneBoardQuery):
 
 
 class RoomHistoryQuery(BoardQuery):
-    after: Annotated[int, Field(ge=0, description="此版本之后 / after this version")] = 0
+    after: Annotated[int, Field(ge=0, le=NUMBER_MAX, description="此版本之后 / after this version")] = 0
     limit: Annotated[int, Field(ge=1, le=500)] = 200
     by_hand: Annotated[bool, Field(description="只看人工调整 / only what was done by hand")] = False
 
@@ -251,7 +259,12 @@ class DoorBody(WithReasonBody):
 
 class UndoBody(WithReasonBody):
     expected_version: Annotated[
-        int, Field(ge=0, description="所见的候诊号版本，必填 / of the ticket as it was seen; must be said")
+        int,
+        Field(
+            ge=0,
+            le=NUMBER_MAX,
+            description="所见的候诊号版本，必填 / of the ticket as it was seen; must be said",
+        ),
     ]
 
 

@@ -18,14 +18,14 @@ from engine.domain.limits import SLOT_MS
 from engine.domain.refusal import Reason
 from engine.journal.streams import read_room
 from engine.records.catalog import Department
-from engine.records.staff import Role
+from engine.records.staff import Role, looks_after
 from web import keys
 from web.auth import Staff
 from web.errors import Problem
 from web.faults import Fault
 from web.queues.asking import today
 
-RUNNING: Final = (Role.NURSE, Role.DESK, Role.MANAGER)
+RUNNING: Final = (Role.NURSE, Role.DESK, Role.MANAGER, Role.DEPARTMENT_HEAD)
 ACTING: Final = (Role.DOCTOR, *RUNNING)
 
 Refuses = Callable[[w.WaitingRoom], Problem | None]
@@ -64,7 +64,7 @@ def duties(app: web.Application, key: RoomKey, practitioner_id: str) -> list[Dut
 
 def runs(staff: Staff, department_id: str, departments: Mapping[str, Department]) -> bool:
     """Whether the waiting rooms of this department are theirs to run."""
-    return bool(staff.roles & set(RUNNING)) and _looks_after(staff, department_id, departments)
+    return bool(staff.roles & set(RUNNING)) and looks_after(staff, department_id, departments)
 
 
 def works_in(app: web.Application, staff: Staff, key: RoomKey) -> bool:
@@ -87,7 +87,7 @@ def sight_of(app: web.Application, who: bytes | Staff, key: RoomKey) -> Sight:
         return Sight.WHOLE
     if who.roles & {*ACTING, Role.SCHEDULE_OFFICE}:
         return Sight.MASKED
-    if Role.SCREEN in who.roles and _looks_after(who, key.department_id, departments):
+    if Role.SCREEN in who.roles and looks_after(who, key.department_id, departments):
         return Sight.SCREEN
     return Sight.COUNTERS
 
@@ -154,7 +154,7 @@ async def must_act_on_ticket(
         in_a_room = bool(ticket.standing.room_id)
         if isinstance(command, w.UndoStep) and ticket.before is not None and not in_a_room:
             standings.append(ticket.before[0])
-        mine = any(_is_of(room, one, staff.practitioner_id or "") for one in standings)
+        mine = any(is_theirs(room, one, staff.practitioner_id or "") for one in standings)
         return None if mine else Problem(Fault.FORBIDDEN)
 
     await _must(app, staff, key, command.command_id, refuses, fresh=fresh)
@@ -165,13 +165,6 @@ async def written_room(app: web.Application, key: RoomKey) -> w.WaitingRoom:
     """As the journal has it at this moment, whatever our copy has heard of."""
     async with app[keys.POOL].acquire() as connection:
         return w.replay(await read_room(connection, key))
-
-
-def _looks_after(staff: Staff, department_id: str, departments: Mapping[str, Department]) -> bool:
-    if staff.department_id is None or staff.department_id == department_id:
-        return True
-    department = departments.get(department_id)
-    return department is not None and department.parent_id == staff.department_id
 
 
 async def _must(
@@ -199,7 +192,7 @@ async def _must(
         raise problem
 
 
-def _is_of(room: w.WaitingRoom, standing: w.Standing, practitioner_id: str) -> bool:
+def is_theirs(room: w.WaitingRoom, standing: w.Standing, practitioner_id: str) -> bool:
     """Whether it is in or at the door of this practitioner's room, or waits for it, or comes back there."""
     place = room.rooms.get(standing.room_id)
     if place is not None:

@@ -17,7 +17,7 @@ from web.faults import Fault
 from web.openapi import api
 from web.patient.bodies import Request
 from web.queues import queue_bodies as bodies
-from web.queues.rights import ACTING, RUNNING, duties, must_act_in_room, must_run, runs, works_in
+from web.queues.rights import duties, must_act_in_room, must_run, runs, works_in
 from web.queues.steps import REFUSED, Step, board_version, expected, ms_of, must_know, step
 
 _OF_ROOM: Final[list[Reason | Fault]] = [Reason.ROOM_NOT_OPEN, *REFUSED]
@@ -28,8 +28,6 @@ _OF_ROOM: Final[list[Reason | Fault]] = [Reason.ROOM_NOT_OPEN, *REFUSED]
     "/api/v1/queues/{department_id}/rooms/{room_id}/open",
     zh="开诊或恢复",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=[
         Fault.NO_SUCH_ROOM,
         Fault.NO_SUCH_PRACTITIONER,
@@ -101,8 +99,6 @@ def _must_share(asked: Step, room: w.WaitingRoom, who: str, queues: Sequence[str
     "/api/v1/queues/{department_id}/rooms/{room_id}/pause",
     zh="暂停叫号",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=_OF_ROOM,
 )
 async def pause_room(
@@ -127,8 +123,6 @@ async def pause_room(
     "/api/v1/queues/{department_id}/rooms/{room_id}/close",
     zh="结束出诊",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=[
         Reason.NO_SUCH_QUEUE,
         Reason.ROOM_BUSY,
@@ -180,8 +174,6 @@ def session_end(app: web.Application, key: RoomKey, practitioner_id: str, now: i
     "/api/v1/queues/{department_id}/rooms/{room_id}/alarm",
     zh="紧急求助",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=_OF_ROOM,
 )
 async def sound_alarm(
@@ -216,8 +208,6 @@ async def _told(
     "/api/v1/queues/{department_id}/queues/{queue_id}",
     zh="设置队列和号段",
     tags=["queues"],
-    security="staff",
-    roles=RUNNING,
     errors=[Reason.NUMBERS_OVERLAP, Reason.TOO_LARGE, Fault.NO_SUCH_PRACTITIONER, *REFUSED],
 )
 async def set_queue(

@@ -49,7 +49,7 @@ def must_be_of_today(app: web.Application, found: TicketRecord) -> None:
 
 
 async def find_ticket(app: web.Application, ticket_id: bytes) -> TicketRecord:
-    found = await records.ticket(app[keys.POOL], ticket_id)
+    found = await records.ticket(app[keys.POOL], app[keys.VAULT], ticket_id)
     if found is None:
         raise Problem(Reason.NO_SUCH_TICKET)
     return found

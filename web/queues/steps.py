@@ -110,7 +110,7 @@ async def ticket_answer(asked: Step, told: w.Told) -> bodies.TicketStepAnswer:
     """As it was right after the command."""
     app = asked.app
     async with app[keys.POOL].acquire() as connection:
-        names = await patient_names(connection, [told.patient_id])
+        names = await patient_names(connection, app[keys.VAULT], [told.patient_id])
         written = await written_by(connection, asked.key, asked.command_id, told.seen)
     why = None
     if written is not None and isinstance(written.event, w.TicketCalled):

@@ -13,6 +13,7 @@ from engine.journal.streams import read_room
 from engine.records.day_people import staff_names
 from engine.views.room_history import SELF, WORDS, RoomLine, of_ticket, room_history
 from web import keys
+from web.auditing import noted_reading
 from web.auth import Staff
 from web.desk.schedules import now_ms, time_of
 from web.errors import Problem, language_of
@@ -22,7 +23,7 @@ from web.patient.appointments import uuid
 from web.queues import queue_bodies as bodies
 from web.queues.boards import look_at_least
 from web.queues.place_names import practitioner_name, queue_name, room_name
-from web.queues.rights import ACTING, must_see, room_key
+from web.queues.rights import must_see, room_key
 from web.queues.why_words import say
 
 _READ: Final[list[Reason | Fault]] = [
@@ -37,8 +38,6 @@ _READ: Final[list[Reason | Fault]] = [
     "/api/v1/queues/{department_id}/tickets/{ticket_id}/history",
     zh="候诊号的历史",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=[Reason.NO_SUCH_TICKET, *_READ],
 )
 async def read_ticket_history(
@@ -48,9 +47,11 @@ async def read_ticket_history(
     app = request.app
     key = room_key(app, path.department_id, query.day)
     must_see(app, staff, key)
-    lines = of_ticket(await _events(app, key), path.ticket_id.bytes)
+    events = await _events(app, key)
+    lines = of_ticket(events, path.ticket_id.bytes)
     if not lines:
         raise Problem(Reason.NO_SUCH_TICKET)
+    await _noted(request, key, events, {path.ticket_id.bytes})
     return bodies.RoomHistoryAnswer(await _told(request, key, lines), None)
 
 
@@ -59,8 +60,6 @@ async def read_ticket_history(
     "/api/v1/queues/{department_id}/history",
     zh="科室候诊的历史",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=_READ,
 )
 async def read_room_history(
@@ -74,12 +73,14 @@ async def read_room_history(
     app = request.app
     key = room_key(app, path.department_id, query.day)
     must_see(app, staff, key)
+    events = await _events(app, key)
     lines = [
         line
-        for line in room_history(await _events(app, key))
+        for line in room_history(events)
         if line.version > query.after and (line.by_hand or not query.by_hand)
     ]
     page = lines[: query.limit]
+    await _noted(request, key, events, {line.ticket_id for line in page})
     more = page[-1].version if len(lines) > query.limit else None
     return bodies.RoomHistoryAnswer(await _told(request, key, page), more)
 
@@ -89,8 +90,6 @@ async def read_room_history(
     "/api/v1/queues/{department_id}/tickets/{ticket_id}/why",
     zh="两个候诊号谁在前，为什么",
     tags=["queues"],
-    security="staff",
-    roles=ACTING,
     errors=[Reason.NO_SUCH_TICKET, *_READ],
 )
 async def explain_order(
@@ -115,6 +114,13 @@ async def explain_order(
     return bodies.TicketWhyAnswer(
         uuid(found.first), label, found.why.value, text, str(reason) if reason else None
     )
+
+
+async def _noted(
+    request: web.Request, key: RoomKey, events: Sequence[w.Event], tickets: set[bytes | None]
+) -> None:
+    patients = [x.patient_id for x in events if isinstance(x, w.TicketIssued) and x.ticket_id in tickets]
+    await noted_reading(request, "room_history_read", patients, object=("room", key.stream))
 
 
 async def _events(app: web.Application, key: RoomKey) -> list[w.Event]:

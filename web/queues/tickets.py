@@ -14,9 +14,9 @@ from engine.domain import queue_order as order
 from engine.domain import waiting_room as w
 from engine.domain.refusal import Reason
 from engine.records import tickets as records
-from engine.records.staff import Role
 from engine.records.tickets import TicketRecord
 from web import keys
+from web.auditing import noted_delegation, noted_reading
 from web.auth import Staff
 from web.conditional import PRIVATE, digest, etag_of, unchanged, whole
 from web.faults import Fault
@@ -40,7 +40,6 @@ from web.queues.ticket_pages import (
 )
 from web.queues.why_words import lane_words, say
 
-LOOKING: Final = (Role.KIOSK, Role.DESK, Role.NURSE, Role.MANAGER, Role.DOCTOR)
 LISTED_MAX: Final = 100
 
 # Reasons of what patients do by themselves; `by` is "" then.
@@ -53,8 +52,6 @@ ASKED: Final = "asked_by_patient"
     "/api/v1/tickets/{id}",
     zh="候诊号详情",
     tags=["queues"],
-    security="either",
-    roles=LOOKING,
     answer=bodies.TicketAnswer,
     revalidated=True,
     errors=[Reason.NO_SUCH_TICKET, Fault.DATABASE_DOWN],
@@ -66,6 +63,10 @@ async def read_ticket(request: web.Request, *, who: bytes | Staff, path: IdPath)
     app = request.app
     found = await find_ticket(app, path.id.bytes)
     seen = await seen_by(app, who, found)
+    if isinstance(who, bytes):
+        await noted_delegation(request, who, "ticket_read", [found.patient_id])
+    elif seen is Seen.STAFF:
+        await noted_reading(request, "ticket_read", [found.patient_id], object=("ticket", str(path.id)))
     body = orjson.dumps(await ticket_page(app, found, seen))
     etag = etag_of([digest(body)])
     return unchanged(request, etag, PRIVATE) or whole(etag, body, PRIVATE)
@@ -78,7 +79,8 @@ async def list_tickets(
     """Of all patients of this account, newest first: today's, or from a day on."""
     app = request.app
     first = query.since or datetime.now(app[keys.ZONE]).date()
-    found = await records.tickets_of_account(app[keys.POOL], account_id, first, LISTED_MAX)
+    found = await records.tickets_of_account(app[keys.POOL], app[keys.VAULT], account_id, first, LISTED_MAX)
+    await noted_delegation(request, account_id, "ticket_read", [one.patient_id for one in found])
     return bodies.TicketsAnswer(
         [
             _line(app, one, *await look_at(app, one)) if _is_live(app, one) else _line(app, one)
@@ -119,8 +121,6 @@ def _line(
     "/api/v1/tickets/{id}/ahead",
     zh="前面有谁、为什么",
     tags=["queues"],
-    security="either",
-    roles=LOOKING,
     errors=[Reason.NO_SUCH_TICKET, Fault.DATABASE_DOWN],
 )
 async def read_ahead(request: web.Request, *, who: bytes | Staff, path: IdPath) -> bodies.AllAheadAnswer:

@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Final
+from typing import Annotated
 
 from aiohttp import web
 from pydantic import Field
 
 from engine.domain.refusal import Reason
 from engine.records import vitals as records
-from engine.records.staff import Role
 from web import keys
+from web.auditing import audited
 from web.auth import Staff
 from web.errors import Entry, Problem
 from web.faults import Fault
@@ -20,8 +20,6 @@ from web.patient.appointments import uuid
 from web.patient.bodies import Id, IdPath, Request
 from web.queues.rights import Sight, sight_of
 from web.queues.sight import find_ticket, key_of
-
-READING: Final = (Role.NURSE, Role.DOCTOR)
 
 
 class VitalsBody(Request):
@@ -63,8 +61,6 @@ class AllVitalsAnswer:
     zh="登记生命体征",
     status=201,
     tags=["queues"],
-    security="staff",
-    roles=[Role.NURSE],
     errors=[Reason.NO_SUCH_TICKET, Reason.KEY_REUSED, Fault.DATABASE_DOWN],
 )
 async def record_vitals(
@@ -72,15 +68,24 @@ async def record_vitals(
 ) -> VitalsAnswer:
     """What was measured of a patient at the triage desk. What was mistyped is measured again: both stay."""
     app = request.app
-    await _must_see(app, staff, path)
+    patient_id = await _must_see(app, staff, path)
     measured = _measured(body)
-    async with app[keys.POOL].acquire() as connection:
+    async with app[keys.POOL].acquire() as connection, connection.transaction():
         kept = await records.add_vitals(
-            connection, path.id.bytes, measured, staff.id, idempotency_key, datetime.now(UTC)
+            connection,
+            app[keys.VAULT],
+            path.id.bytes,
+            measured,
+            staff.id,
+            idempotency_key,
+            datetime.now(UTC),
         )
-    if kept is None:
-        raise Problem(Reason.KEY_REUSED)
-    return _answer(app, kept)
+        if kept is None:
+            raise Problem(Reason.KEY_REUSED)
+        await audited(
+            request, connection, "vitals_recorded", subjects=(patient_id,), object=("ticket", str(path.id))
+        )
+    return vitals_answer(app, kept)
 
 
 @api.route(
@@ -88,22 +93,28 @@ async def record_vitals(
     "/api/v1/tickets/{id}/vitals",
     zh="查看生命体征",
     tags=["queues"],
-    security="staff",
-    roles=READING,
     errors=[Reason.NO_SUCH_TICKET, Fault.DATABASE_DOWN],
 )
 async def read_vitals(request: web.Request, *, staff: Staff, path: IdPath) -> AllVitalsAnswer:
     """Everything that was measured at this ticket, newest first."""
-    await _must_see(request.app, staff, path)
-    found = await records.vitals_of(request.app[keys.POOL], path.id.bytes)
-    return AllVitalsAnswer([_answer(request.app, one) for one in found])
+    patient_id = await _must_see(request.app, staff, path)
+    found = await records.vitals_of(request.app[keys.POOL], request.app[keys.VAULT], path.id.bytes)
+    await audited(
+        request,
+        request.app[keys.POOL],
+        "vitals_read",
+        subjects=(patient_id,),
+        object=("ticket", str(path.id)),
+    )
+    return AllVitalsAnswer([vitals_answer(request.app, one) for one in found])
 
 
-async def _must_see(app: web.Application, staff: Staff, path: IdPath) -> None:
-    """Of their own department alone; of others it is not told whether there is such a ticket."""
+async def _must_see(app: web.Application, staff: Staff, path: IdPath) -> bytes:
+    """Of their own department alone; of others it is not told whether there is such a ticket. The patient."""
     found = await find_ticket(app, path.id.bytes)
     if sight_of(app, staff, key_of(found)) is not Sight.WHOLE:
         raise Problem(Reason.NO_SUCH_TICKET)
+    return found.patient_id
 
 
 def _measured(body: VitalsBody) -> records.Measured:
@@ -127,7 +138,7 @@ def _tenths(value: float | None) -> Decimal | None:
     return None if value is None else Decimal(value).quantize(Decimal("0.1"))
 
 
-def _answer(app: web.Application, kept: records.Vitals) -> VitalsAnswer:
+def vitals_answer(app: web.Application, kept: records.Vitals) -> VitalsAnswer:
     one = kept.measured
     return VitalsAnswer(
         uuid(kept.id),

@@ -22,6 +22,7 @@ from engine.records.arrivals import KnownPatient
 from engine.records.identity import IdentityFault
 from engine.records.staff import Role
 from web import keys
+from web.auditing import audited
 from web.auth import Staff
 from web.errors import Problem, refused
 from web.faults import Fault
@@ -31,7 +32,7 @@ from web.patient.patients import accepted, new_id, person_of, terms_of
 from web.queues.asking import ask_room, command_id, today
 from web.queues.booking_facts import UNKNOWN_M, metres
 from web.queues.documents import is_given, shown_by
-from web.queues.kiosk import AT_DESK, HERE, check_classes, runs_here, todays_numbers, where_of
+from web.queues.kiosk import AT_DESK, check_classes, runs_here, todays_numbers, where_of
 from web.queues.rights import duties
 from web.queues.sight import Seen
 from web.queues.ticket_bodies import TicketAnswer, WalkInBody
@@ -46,8 +47,6 @@ _OPEN: Final = (s.Status.BOOKED,)
     zh="现场取号",
     status=201,
     tags=["queues"],
-    security="either",
-    roles=HERE,
     errors=[
         Fault.FORBIDDEN,
         Fault.SAY_WHO,
@@ -156,7 +155,7 @@ async def _patient(request: web.Request, who: bytes | Staff, body: WalkInBody) -
     elif body.patient_id is not None and not _is_by_people(who):
         raise Problem(Fault.FORBIDDEN, roles=list(AT_DESK))
     if body.patient_id is not None:
-        return _known(await arrivals.patient_of_id(app[keys.POOL], body.patient_id.bytes))
+        return _known(await arrivals.patient_of_id(app[keys.POOL], app[keys.VAULT], body.patient_id.bytes))
     if body.person is not None:
         return await _registered(request, body)
     return (await shown_by(app, body)).patient
@@ -167,15 +166,14 @@ async def _registered(request: web.Request, body: WalkInBody) -> KnownPatient:
     assert body.person is not None
     now = datetime.now(UTC)
     person = person_of(request, body.person, now)
-    document = f"{person.id_type.value}/{person.id_number}".encode()
-    async with request.app[keys.POOL].acquire() as connection:
-        account_id = await patients.account_of_openid(
-            connection, f"desk:{derived(b'desk', document).hex()}", new_id(), now
-        )
+    vault = request.app[keys.VAULT]
+    async with request.app[keys.POOL].acquire() as connection, connection.transaction():
+        account_id = await patients.account_of_desk(connection, vault, person, new_id(), now)
         new = patients.NewPatient(person, "self")
         added = accepted(
-            await patients.add_patient(connection, account_id, new, new_id(), terms_of(request), now)
+            await patients.add_patient(connection, vault, account_id, new, new_id(), terms_of(request), now)
         )
+        await audited(request, connection, "patient_registered", subjects=(added.id,))
     return KnownPatient(added.id, added.name, added.birth_date, added.sex)
 
 
