@@ -7,6 +7,7 @@ joins lines and proves nothing.
 
 import re
 import secrets
+from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import web
@@ -19,11 +20,18 @@ _GIVEN: Final = re.compile(r"[0-9a-fA-F]{32}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3
 ITS_ID: Final = web.RequestKey("its_id", str)
 
 
+def id_of(headers: Mapping[str, str]) -> str:
+    """The one that was given, or a new one."""
+    given = headers.get(HEADER)
+    if given is not None and _GIVEN.fullmatch(given):
+        return given.replace("-", "").lower()
+    return secrets.token_hex(16)
+
+
 @web.middleware
 async def identified(request: web.Request, handler: Handler) -> web.StreamResponse:
     """The outermost: whatever happens further in has an id."""
-    given = request.headers.get(HEADER, "")
-    request[ITS_ID] = given.replace("-", "").lower() if _GIVEN.fullmatch(given) else secrets.token_hex(16)
+    request[ITS_ID] = id_of(request.headers)
     lines_carry = REQUEST_ID.set(request[ITS_ID])
     try:
         return await handler(request)

@@ -80,7 +80,7 @@ async def house(database: str) -> AsyncIterator[House]:
         NURSE.name,
     )
     try:
-        async with serving(world) as one, aiohttp.ClientSession() as http:
+        async with serving(world, database) as one, aiohttp.ClientSession() as http:
             yield House(database, one, world, http)
     finally:
         await world.close()

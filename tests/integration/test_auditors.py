@@ -61,7 +61,7 @@ async def house(database: str) -> AsyncIterator[House]:
     """As gateways are: with the rights of the app alone."""
     world = PostgresWorld(as_app(database))
     try:
-        async with serving(world) as one, aiohttp.ClientSession() as http:
+        async with serving(world, database) as one, aiohttp.ClientSession() as http:
             yield House(one, world, http)
     finally:
         await world.close()

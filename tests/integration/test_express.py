@@ -6,6 +6,7 @@ has no such header.
 
 import json
 import random
+import re
 import secrets
 import socket
 import struct
@@ -592,6 +593,26 @@ def test_two_bookings_of_two_ways_differ_in_ids_and_times_alone(world: World) ->
 
 
 # Bytes in other shapes.
+
+
+@pytest.mark.parametrize("way", [express, usual])
+@pytest.mark.parametrize("refused", [False, True])
+def test_every_answer_names_its_request(
+    world: World, way: Callable[[World, Request], Answer], refused: bool
+) -> None:
+    """Also a booking's: whoever complains of one is found in the logs."""
+    given, spelled = secrets.token_hex(16), {"slot_id": "no-such-slot"} if refused else {}
+
+    def asked(**more: str) -> str:
+        wanted = world.good(**more)
+        body = {**json.loads(wanted.body), **spelled}
+        answer = way(world, Request(json.dumps(body).encode(), wanted.headers))
+        assert (answer.status == 201) is not refused
+        return answer.headers["x-request-id"]
+
+    assert asked(X_Request_Id=given.upper()) == given
+    made, another = asked(), asked(X_Request_Id="13800138000")
+    assert made != another and all(re.fullmatch("[0-9a-f]{32}", one) for one in (made, another))
 
 
 def test_two_requests_in_one_segment_are_answered_in_order(world: World) -> None:

@@ -13,8 +13,10 @@ from typing import Any, cast
 from prometheus_client.core import Metric
 
 from actors.lines import Lines
+from engine.database import connect
 from engine.embedded_postgres import free_port
 from engine.settings import Settings
+from engine.vault.opening import open_vault
 from tests.support.stores import PostgresWorld, Served
 from web.auth import Tokens
 from web.gateway import GatewayConfig, HttpGateway
@@ -52,8 +54,9 @@ class OneProcess:
 
 
 @asynccontextmanager
-async def serving(world: PostgresWorld, **given: Any) -> AsyncIterator[OneProcess]:
-    """Over a database whose catalog is there already. `given` are settings."""
+async def serving(world: PostgresWorld, owner_url: str = "", **given: Any) -> AsyncIterator[OneProcess]:
+    """Over a database whose catalog is there already. `owner_url` makes the vault, as web/main.py does, where
+    the world's own role may not. `given` are settings."""
     home = Path(tempfile.mkdtemp(prefix="xinglin-one-"))
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
@@ -61,6 +64,10 @@ async def serving(world: PostgresWorld, **given: Any) -> AsyncIterator[OneProces
     settings = Settings(
         home=home, host="127.0.0.1", port=free_port(), gateways=1, shards=1, **_UNBOUNDED, **given
     )
+    if owner_url:
+        owner = await connect(owner_url)
+        await open_vault(owner, settings)
+        await owner.close()
     said: dict[str, Any] = {
         "settings": settings,
         "database_url": world.url,

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import re
-import secrets
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +22,7 @@ from web.faults import Fault
 from web.openapi import PRIVATE_HEADERS, check_json, check_json_type, idempotency_key_of, validated
 from web.patient import appointments
 from web.patient.bodies import HoldBody
+from web.request_ids import HEADER, id_of
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +68,9 @@ class HoldLane:
         self, message: RawRequestMessage, body: bytes, peer: str, finish: Callable[[bytes], None]
     ) -> None:
         started = time.perf_counter()
-        send = partial(self._send, message.headers.get(hdrs.ACCEPT_LANGUAGE), started, finish)
         headers = message.headers
+        request_id = id_of(headers)
+        send = partial(self._send, headers.get(hdrs.ACCEPT_LANGUAGE), request_id, started, finish)
         try:
             self._origins.check(self.method, headers)
             self._limits.count_sender(peer, headers)
@@ -83,13 +84,14 @@ class HoldLane:
         except Problem as problem:
             send(problem)
         except Exception as error:
-            send(_unexpected(error))
+            send(_unexpected(error, request_id))
         else:
-            outcome.add_done_callback(partial(self._answered, asked, send))
+            outcome.add_done_callback(partial(self._answered, asked, request_id, send))
 
     def _answered(
         self,
         asked: "appointments.Hold",
+        request_id: str,
         send: Callable[[Problem | bytes], None],
         outcome: asyncio.Future[Outcome],
     ) -> None:
@@ -98,11 +100,12 @@ class HoldLane:
         except Problem as problem:
             send(problem)
         except Exception as error:
-            send(_unexpected(error))
+            send(_unexpected(error, request_id))
 
     def _send(
         self,
         accept_language: str | None,
+        request_id: str,
         started: float,
         finish: Callable[[bytes], None],
         result: Problem | bytes,
@@ -115,11 +118,10 @@ class HoldLane:
         seconds = time.perf_counter() - started
         self._metrics.count(self._route, status)
         self._seconds.observe(seconds)
-        self._access_log.note(self._route, status, seconds, None)
-        finish(answer(status, headers, body))
+        self._access_log.note(self._route, status, seconds, request_id)
+        finish(answer(status, {HEADER: request_id, **headers}, body))
 
 
-def _unexpected(error: Exception) -> Problem:
-    request_id = secrets.token_hex(8)
+def _unexpected(error: Exception, request_id: str) -> Problem:
     log.error("request %s: a booking failed", request_id, exc_info=error)
     return Problem(Fault.INTERNAL, request_id=request_id)
