@@ -7,6 +7,7 @@ counted anew from the tables, in one snapshot.
 
 import logging
 from collections import deque
+from datetime import UTC, date, datetime
 from zoneinfo import ZoneInfo
 
 import asyncpg
@@ -42,6 +43,7 @@ class Fold:
         self.counted = counted
         self._zone = ZoneInfo(counted.timezone)
         self._days: dict[str, CountedDay] = {}  # the one that was used last at the end
+        self._at, self._date = datetime.min.replace(tzinfo=UTC), date.min
 
     async def advance(self, connection: asyncpg.Connection) -> Counts | None:
         """What the next events change, CHUNK_EVENTS of each shard at most; None: there are none. All in one
@@ -95,8 +97,14 @@ class Fold:
 
     def _take_in(self, day: CountedDay, row: asyncpg.Record) -> None:
         code, data = row["type"], row["data"]
-        on = row["at"].astimezone(self._zone).date() if code == _HELD else None
+        on = self._date_of(row["at"]) if code == _HELD else None
         day.fold(None if data is None else unpack_event(code, data), on)
+
+    def _date_of(self, at: datetime) -> date:
+        """In the hospital's zone. What was written in one batch has one time."""
+        if at != self._at:
+            self._at, self._date = at, at.astimezone(self._zone).date()
+        return self._date
 
     async def _load(self, connection: asyncpg.Connection, streams: set[str]) -> None:
         """Each day, with those of its events that are in the counts already."""

@@ -5,7 +5,7 @@ it counts (engine/records/indicators.py); what an event changes is the differenc
 """
 
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -122,18 +122,19 @@ class CountedDay:
                 pass
 
     def settle(self, counts: Counts) -> None:
-        """Adds what has changed since the last time."""
-        for appointment_id, before in self._before.items():
-            after = self._standing(appointment_id)
+        """Adds what has changed since the last time. In a rush thousands of numbers change alike, so cells
+        are made for each kind of change, not for each number."""
+        changes = Counter((before, self._standing(number)) for number, before in self._before.items())
+        for (before, after), times in changes.items():
             if before != after:
                 was = () if before is None else self._cells(before)
                 now = () if after is None else self._cells(after)
                 for cell in was:
                     if cell not in now:
-                        counts[cell] = counts.get(cell, 0) - 1
+                        counts[cell] = counts.get(cell, 0) - times
                 for cell in now:
                     if cell not in was:
-                        counts[cell] = counts.get(cell, 0) + 1
+                        counts[cell] = counts.get(cell, 0) + times
         self._before.clear()
 
     def _change(
