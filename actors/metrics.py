@@ -72,6 +72,27 @@ class GatewayMetrics:
         self.break_glass = Counter(
             "xinglin_break_glass", "Records opened without a relation, by kind", ["kind"], registry=r
         )
+        self.payments = Counter(
+            "xinglin_payments", "What became of asking payment providers", ["provider", "outcome"], registry=r
+        )
+        self.callbacks = Counter(
+            "xinglin_payment_callbacks", "Callbacks by outcome", ["provider", "outcome"], registry=r
+        )
+        self.paid_to_booked = Histogram(
+            "xinglin_paid_to_booked_seconds",
+            "From the commit of a payment to its number's",
+            registry=r,
+            buckets=(*_SECONDS, 15.0, 60.0, 300.0),
+        )
+        self.money_open = Gauge(
+            "xinglin_money_open_fen",
+            "Fen that lie in suspense, or are owed back and not given back yet",
+            ["what"],
+            registry=r,
+        )
+        self.payments_unknown = Gauge(
+            "xinglin_payments_unknown", "Payments and refunds whose outcome nobody knows yet", registry=r
+        )
         self._counted: dict[tuple[str, int], Counter] = {}
         self.feed_resets = Counter(
             "xinglin_feed_snapshots", "Times all free seats were read anew", registry=r

@@ -1,14 +1,16 @@
 """One process, many actors: activation, batches, timers, feed. A plain class; Ray is elsewhere.
 
-What differs between the kinds of actors is in schedules.py and rooms.py.
+What differs between the kinds of actors is in schedules.py, rooms.py and bills.py.
 """
 
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Final, cast
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from typing import Any, Final, Protocol, cast
 
+from actors.bill_host import BillHost
+from actors.bills import BILL_RESTS_AFTER_MS, Bills
 from actors.directory import shard_of
 from actors.feed import Feed
 from actors.figures import Figures
@@ -19,14 +21,14 @@ from actors.room_host import RoomHost
 from actors.rooms import Rooms
 from actors.schedules import Schedules
 from actors.timers import Timers
-from engine.domain.ids import ROOM_PREFIX
+from engine.domain.ids import BILL_PREFIX, ROOM_PREFIX
 from engine.domain.limits import SHARD_MAILBOX_MAX
 from engine.domain.messages import Command, Reply
 from engine.domain.policy import Policy
 from engine.domain.refusal import Reason, Refusal
 from engine.journal.codec import Ask, pack_replies, unpack_asks
 from engine.journal.group_commit import Flushed, GroupCommit, Work
-from engine.journal.journal import Journal
+from engine.journal.journal import Journal, Loaded
 from engine.records.reads import Reads
 
 log = logging.getLogger(__name__)
@@ -36,7 +38,25 @@ SWEEP_SECONDS: Final = 0.1
 SWEEP_HOSTS: Final = 20  # actors looked at in one sweep, so that a sweep never holds the loop
 FEED_WAIT_SECONDS: Final = 5.0
 
-AnyHost = Host | RoomHost
+AnyHost = Host | RoomHost | BillHost
+
+RESTS_AFTER_MS: Final[dict[type, int]] = {
+    Host: PASSIVATE_AFTER_MS,
+    RoomHost: PASSIVATE_AFTER_MS,
+    BillHost: BILL_RESTS_AFTER_MS,
+}
+"""Actors that nobody has used for so long, and that wait for nothing, are forgotten."""
+
+
+class Kind(Protocol):
+    """What a shard does for one kind of actors."""
+
+    def host(self, stream: str, loaded: Loaded, now: int) -> Any: ...
+    def follow(self, host: Any, command: object) -> None: ...
+    def wakes(self, host: Any) -> Iterator[int]: ...
+    def error(self, host: Any) -> int: ...
+    def settled(self, work: Work, news: News) -> None: ...
+    async def wake(self, host: Any) -> None: ...
 
 
 class Shard:
@@ -68,7 +88,9 @@ class Shard:
         self._schedules = Schedules(
             reads, self._rules, now, cast(Mapping[str, Host], self._hosts), self._submit_for_nobody
         )
-        self._rooms = Rooms(self._rules, self._submit_for_nobody)
+        rooms, bills = Rooms(self._rules, self._submit_for_nobody), Bills(self._rules)
+        self._kinds: dict[type, Kind] = {Host: self._schedules, RoomHost: rooms, BillHost: bills}
+        self._prefixes: dict[str, Kind] = {ROOM_PREFIX: rooms, BILL_PREFIX: bills}
         self._loading: dict[str, asyncio.Task[None]] = {}
         self._mailbox = 0
         self._empty = asyncio.Event()
@@ -192,18 +214,14 @@ class Shard:
         host.last_used = now
         work = Work(host, command, now, answer, refused)
         self._commit.submit(work)
-        if isinstance(host, RoomHost):
-            self._rooms.follow(host, command)
-        else:
-            self._schedules.follow(host, command)
+        self._kinds[type(host)].follow(host, command)
 
     def _submit_for_nobody(self, stream: str, command: Command) -> None:
         self._submit(stream, command, asyncio.get_running_loop().create_future())
 
     def _look_again(self, stream: str, host: AnyHost) -> None:
         """When time will next change something there."""
-        wakes = self._rooms.wakes(host) if isinstance(host, RoomHost) else self._schedules.wakes(host)
-        for at in wakes:
+        for at in self._kinds[type(host)].wakes(host):
             self._timers.set(stream, at)
 
     async def _activate(self, streams: set[str]) -> None:
@@ -220,7 +238,7 @@ class Shard:
             loaded = await self._journal.load(streams)
             now = self._now()
             for stream, found in loaded.items():
-                kind = self._rooms if stream.startswith(ROOM_PREFIX) else self._schedules
+                kind = self._prefixes.get(stream[: stream.find("/") + 1], self._schedules)
                 host = self._hosts[stream] = kind.host(stream, found, now)
                 self._look_again(stream, host)
         finally:
@@ -230,8 +248,7 @@ class Shard:
     def _flushed(self, flushed: Flushed) -> None:
         news = News()
         for work in flushed.works:
-            kind = self._rooms if isinstance(work.actor, RoomHost) else self._schedules
-            kind.settled(work, news)
+            self._kinds[type(work.actor)].settled(work, news)
         for stream, at in news.wakes:
             self._timers.set(stream, at)
         for stream in news.look_again:
@@ -248,10 +265,7 @@ class Shard:
             while stream not in self._hosts:  # went to rest while another was read
                 await self._activate({stream})
             host = self._hosts[stream]
-            if isinstance(host, RoomHost):
-                await self._rooms.wake(host)
-            else:
-                await self._schedules.wake(host)
+            await self._kinds[type(host)].wake(host)
             self._look_again(stream, host)
 
     async def _sweep_for_ever(self) -> None:
@@ -266,12 +280,12 @@ class Shard:
                 host = self._hosts.get(stream)
                 if host is None:
                     continue
-                error = self._rooms.error(host) if isinstance(host, RoomHost) else self._schedules.error(host)
+                error = self._kinds[type(host)].error(host)
                 self._errors.pop(stream, None)
                 if error:
                     self._errors[stream] = error
-                    log.error("%s: %d seats or tickets are in no state or in two", stream, error)
-                if host.is_idle and now - host.last_used > PASSIVATE_AFTER_MS:
+                    log.error("%s: %d seats, tickets or fen are in no state or in two", stream, error)
+                if host.is_idle and now - host.last_used > RESTS_AFTER_MS[type(host)]:
                     del self._hosts[stream]
             self.metrics.conservation_error.set(sum(self._errors.values()))
             self.metrics.hosts.set(len(self._hosts))

@@ -44,12 +44,13 @@ class Serving:
 
 
 @contextlib.asynccontextmanager
-async def serving(shards: int, **settings: object) -> AsyncIterator[Serving]:
-    """Starts with an empty home, ends with SIGTERM; settings by their environment names in lower case."""
+async def serving(shards: int, port: int = 0, **settings: object) -> AsyncIterator[Serving]:
+    """Starts with an empty home, ends with SIGTERM; settings by their environment names in lower case.
+    `port` 0: any that is free."""
     with tempfile.TemporaryDirectory(prefix="xinglin-bench-") as folder:
         home = Path(folder)
         home.chmod(0o755)  # as root, PostgreSQL runs as nobody and must be able to walk there
-        port = embedded_postgres.free_port()
+        port = port or embedded_postgres.free_port()
         environment = {f"XINGLIN_{name.upper()}": str(value) for name, value in settings.items()}
         log = home / "serve.log"
         with log.open("wb") as out:

@@ -15,6 +15,26 @@ from engine.logs import LogFormat
 PORT_MAX = 65535
 
 
+_MERCHANTS = (
+    (
+        "WeChat Pay",
+        ("wechat_pay_mch_id", "wechat_pay_serial", "wechat_pay_key_file", "wechat_pay_api_v3_key"),
+        ("wechat_app_id", "public_address"),
+    ),
+    (
+        "Alipay",
+        ("alipay_app_id", "alipay_seller_id", "alipay_key_file", "alipay_public_key_file"),
+        ("public_address",),
+    ),
+    (
+        "the hospital's billing",
+        ("hospital_billing_address", "hospital_billing_app_id", "hospital_billing_secret"),
+        (),
+    ),
+)
+"""What belongs together: a provider's own settings, and those of others that it needs besides."""
+
+
 def _half_the_cores() -> int:
     return max(1, (os.cpu_count() or 1) // 2)
 
@@ -71,6 +91,32 @@ class Settings(BaseSettings):
     )
     real_name_app_id: str = Field("", description="who we are there")
     real_name_secret: SecretStr = Field(SecretStr(""), description="what both sides sign with")
+    public_address: str = Field(
+        "", description="our own address as payment providers reach it, https://…: they call back there"
+    )
+    wechat_pay_address: str = Field("https://api.mch.weixin.qq.com", description="of WeChat Pay's API v3")
+    wechat_pay_mch_id: str = Field("", description="merchant number at WeChat Pay; empty: it is not set up")
+    wechat_pay_serial: str = Field("", description="serial number of the merchant's certificate there")
+    wechat_pay_key_file: Path | None = Field(
+        None, description="its private key (PEM), readable to nobody else"
+    )
+    wechat_pay_api_v3_key: SecretStr = Field(SecretStr(""), description="APIv3 key, 32 characters")
+    wechat_pay_public_key_id: str = Field(
+        "", description="PUB_KEY_ID_… of WeChat Pay's public key; empty: its certificates are fetched"
+    )
+    wechat_pay_public_key_file: Path | None = Field(None, description="that public key (PEM)")
+    alipay_address: str = Field("https://openapi.alipay.com/gateway.do", description="Alipay's gateway")
+    alipay_app_id: str = Field("", description="app at Alipay; empty: it is not set up")
+    alipay_seller_id: str = Field("", description="the account that the money goes to, 2088…")
+    alipay_key_file: Path | None = Field(
+        None, description="the app's private key (PEM, or its base64 alone), readable to nobody else"
+    )
+    alipay_public_key_file: Path | None = Field(None, description="Alipay's public key, not the app's")
+    hospital_billing_address: str = Field(
+        "", description="the hospital's own billing, https://…; empty: none (docs/HOSPITAL_BILLING.md)"
+    )
+    hospital_billing_app_id: str = Field("", description="who we are there")
+    hospital_billing_secret: SecretStr = Field(SecretStr(""), description="what both sides sign with")
     origins: str = Field("", description="other sites whose pages may connect, as https://a,https://b")
     trusted_proxies: str = Field(
         "127.0.0.1,::1", description="addresses or CIDRs whose X-Forwarded-For is believed, between commas"
@@ -144,9 +190,28 @@ class Settings(BaseSettings):
             raise PydanticCustomError(
                 "oidc", "with an identity provider, XINGLIN_OIDC_CLIENT_ID and _ADDRESS are needed, too"
             )
+        for provider, own, besides in _MERCHANTS:
+            missing = [name for name in (*own, *besides) if not self._is_given(name)]
+            if missing and any(self._is_given(name) for name in own):
+                raise PydanticCustomError(
+                    "merchant",
+                    "{provider} is set up by halves: {missing} is missing",
+                    {
+                        "provider": provider,
+                        "missing": ", ".join(f"XINGLIN_{name.upper()}" for name in missing),
+                    },
+                )
+        if bool(self.wechat_pay_public_key_id) != (self.wechat_pay_public_key_file is not None):
+            raise PydanticCustomError(
+                "merchant", "XINGLIN_WECHAT_PAY_PUBLIC_KEY_ID and _FILE are given together or not at all"
+            )
         if self.port_each and self.port + self.gateways - 1 > PORT_MAX:
             raise PydanticCustomError("port_each", "with a port each, the last gateway's would be too high")
         return self
+
+    def _is_given(self, name: str) -> bool:
+        value = getattr(self, name)
+        return bool(value.get_secret_value() if isinstance(value, SecretStr) else value)
 
     @property
     def second_factor_required(self) -> bool:
@@ -168,6 +233,15 @@ class Settings(BaseSettings):
         loopback = ("http://127.0.0.1:", "http://localhost:", "http://[::1]:")
         if address and not address.startswith(("https://", *loopback)):
             raise PydanticCustomError("real_name_address", "the register is asked over https:// alone")
+        return address
+
+    @field_validator("public_address", "wechat_pay_address", "alipay_address", "hospital_billing_address")
+    @classmethod
+    def _is_no_plain_http(cls, address: str) -> str:
+        """Money is spoken of encrypted, or on this machine alone."""
+        loopback = ("http://127.0.0.1:", "http://localhost:", "http://[::1]:")
+        if address and not address.startswith(("https://", *loopback)):
+            raise PydanticCustomError("merchant", "payments are spoken of over https:// alone")
         return address
 
     @field_validator("oidc_issuer", "oidc_address")

@@ -19,6 +19,9 @@ from web.admin import settings_view, staff  # noqa: F401
 from web.admin import vault as admin_vault  # noqa: F401
 from web.auditing import Readings
 from web.auditors import routes as auditors_routes  # noqa: F401
+from web.bills import callbacks, paying  # noqa: F401
+from web.bills import reading as bills_reading  # noqa: F401
+from web.cashier import finding, receipt_page, refunds, taking, work  # noqa: F401
 from web.desk import actors as desk_actors  # noqa: F401
 from web.desk import appointments as desk_appointments  # noqa: F401  (declares its routes, like those below)
 from web.desk import (  # noqa: F401
@@ -35,6 +38,7 @@ from web.desk import (  # noqa: F401
 )
 from web.desk import conduct as desk_conduct  # noqa: F401
 from web.desk import history as desk_history  # noqa: F401
+from web.hospital_billing import routes as hospital_billing_routes  # noqa: F401
 from web.openapi import api
 from web.origins import Origins, from_ours
 from web.passwords import Passwords
@@ -72,6 +76,8 @@ from web.queues import (  # noqa: F401
 )
 from web.queues import screens as queue_screens  # noqa: F401
 from web.rate_limits import limited, limits_of
+from web.reconciliation import routes as reconciliation_routes  # noqa: F401
+from web.reconciliation import settlements  # noqa: F401
 from web.records import break_glass, reading  # noqa: F401
 from web.request_ids import identified, named, request_id_of
 from web.security_headers import secure

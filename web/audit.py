@@ -25,6 +25,11 @@ What each check compares:
     nobody in two places       the ticket table and the replayed rooms, with themselves
     calls in sequence          the calls that screens show and the times of a room's events, with each other
     who came has arrived       the appointment table, with the tickets of those who checked in and were seen
+    bills replay               events of bills, with the state machine that they must have come from
+    bills as replayed          the tables of bills, payments and refunds, with the replayed bills
+    ledger as replayed         the postings, with the replayed bills and with themselves: they sum to 0
+    paid numbers are booked    the replayed bills, with the appointment table
+    bills looked after         what replayed bills wait for, with the errands
     indicators as recounted    what the follower has counted, and has yet to count, with the appointment table
 
 A number that is held for a change may have the claims already that the old one passes on. Where a session has
@@ -44,6 +49,7 @@ from rich.text import Text
 
 from engine import database
 from engine.settings import Settings
+from web.audit_bills import BillComparison
 from web.audit_replay import Check, Comparison, word
 from web.audit_rooms import RoomComparison
 from web.importing import database_of
@@ -92,6 +98,7 @@ async def audit(connection: asyncpg.Connection, acked: Sequence[Acked] | None = 
             await _stream_versions(connection),
             *await Comparison(connection).run(),
             *await RoomComparison(connection).run(),
+            *await BillComparison(connection).run(),
             await check_indicators(connection),
         ]
 

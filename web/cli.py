@@ -17,10 +17,12 @@ from web.command_line import HOME as _HOME
 from web.command_line import fail as _fail
 from web.command_line import settings_of as _settings
 from web.consents_cli import consents
+from web.coupons_cli import coupons
 from web.no_show_cli import no_show
 from web.oidc_cli import link_oidc, oidc_links_, unlink_oidc
 from web.policy_cli import policy
 from web.privacy_cli import privacy
+from web.reconcile_cli import reconcile
 from web.staff_cli import staff
 from web.vault_cli import vault
 from web.waiting_times_cli import waiting_times
@@ -148,9 +150,11 @@ audit_trail_cli.add_to(audit)
 main.add_command(admin)
 main.add_command(backup)
 main.add_command(consents)
+main.add_command(coupons)
 main.add_command(no_show)
 main.add_command(policy)
 main.add_command(privacy)
+main.add_command(reconcile)
 main.add_command(restore)
 for _command in (link_oidc, unlink_oidc, oidc_links_):
     staff.add_command(_command)

@@ -18,6 +18,7 @@ DEMO_STAFF: Final = (
     ("demo-doctor", "演示医生", Role.DOCTOR),
     ("demo-office", "演示门诊办公室", Role.SCHEDULE_OFFICE),
     ("demo-manager", "演示门诊部主任", Role.MANAGER),
+    ("demo-cashier", "演示收费员", Role.CASHIER),
     ("demo-his", "演示 HIS", Role.PARTNER),
     ("demo-nurse", "演示分诊护士", Role.NURSE),
     ("demo-kiosk", "演示自助机", Role.KIOSK),

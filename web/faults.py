@@ -50,7 +50,16 @@ class Fault(StrEnum):
     NO_SUCH_PRACTITIONER = "no_such_practitioner"
     NO_SUCH_PATIENT = "no_such_patient"
     NO_SUCH_BILL = "no_such_bill"
+    NO_SUCH_ALARM = "no_such_alarm"
+    COUPON_UNKNOWN = "coupon_unknown"
+    COUPON_UNFIT = "coupon_unfit"
+    COUPON_USED = "coupon_used"
+    PRICE_CHANGED = "price_changed"
     NO_SUCH_PENALTY = "no_such_penalty"
+    NO_SUCH_DIFFERENCE = "no_such_difference"
+    DIFFERENCE_CLOSED = "difference_closed"
+    DAY_NOT_OVER = "day_not_over"
+    DAY_CLOSED = "day_closed"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     IDENTITY_MISMATCH = "identity_mismatch"
     TOO_MANY_PATIENTS = "too_many_patients"
@@ -66,6 +75,10 @@ class Fault(StrEnum):
     PAYING_NOT_DELEGATED = "paying_not_delegated"
     PHONE_CODE_REFUSED = "phone_code_refused"
     PHONE_UNAVAILABLE = "phone_unavailable"
+    HOSPITAL_BILLING_OFF = "hospital_billing_off"
+    HOSPITAL_BILLING_AWAY = "hospital_billing_away"
+    BILLING_CALL_REFUSED = "billing_call_refused"
+    BILLING_CALL_UNFIT = "billing_call_unfit"
     PENALTY_OVER = "penalty_over"
     ALREADY_APPEALED = "already_appealed"
     NO_OPEN_APPEAL = "no_open_appeal"
@@ -91,6 +104,12 @@ class Fault(StrEnum):
     INVALID_PHONE = "invalid_phone"
     UNSUPPORTED_GRANT = "unsupported_grant"
     UNSUPPORTED_PROVIDER = "unsupported_provider"
+    PROVIDER_AWAY = "provider_away"
+    PAYMENT_OVER = "payment_over"
+    COUPON_TOO_LATE = "coupon_too_late"
+    CALLBACK_UNSIGNED = "callback_unsigned"
+    CALLBACK_REFUSED = "callback_refused"
+    CALLBACK_LATER = "callback_later"
     NO_SUCH_TOPIC = "no_such_topic"
     TOO_MANY_TOPICS = "too_many_topics"
     TOPIC_TOO_WIDE = "topic_too_wide"
@@ -1069,6 +1088,46 @@ TABLE: Final[dict[str, Row]] = {
         Text("没有该账单", "No such bill"),
         Text("没有找到该账单，或它不属于当前账号。", "No such bill belongs to this account."),
     ),
+    Fault.NO_SUCH_ALARM: Row(
+        404,
+        Text("没有该告警", "No such alarm"),
+        Text(
+            "没有这条支付告警，或已有人处理完毕，请刷新查看。",
+            "There is no such alarm, or somebody has settled it; look at the list again.",
+        ),
+    ),
+    Fault.COUPON_UNKNOWN: Row(
+        404,
+        Text("没有该优惠券", "No such coupon"),
+        Text(
+            "没有这张优惠券，请核对券码；指定给他人的券不能使用。",
+            "There is no such coupon for this patient; check its code.",
+        ),
+    ),
+    Fault.COUPON_UNFIT: Row(
+        409,
+        Text("优惠券不适用", "The coupon does not fit"),
+        Text(
+            "该优惠券不能用于此账单，原因见 why；可不使用优惠券支付。",
+            "This coupon cannot be used for this bill for the reason given in why; pay without it.",
+        ),
+    ),
+    Fault.COUPON_USED: Row(
+        409,
+        Text("优惠券已使用", "The coupon is used"),
+        Text(
+            "该优惠券已用于另一账单；该账单关闭或全额退款后可再次使用。",
+            "Another bill has this coupon; it is free again once that one is closed or refunded in full.",
+        ),
+    ),
+    Fault.PRICE_CHANGED: Row(
+        409,
+        Text("价格已变化", "The price has changed"),
+        Text(
+            "该就诊人的另一账单刚刚享用了同一优惠，请刷新价格后重试。",
+            "Another bill of this patient was given the same discount just now; look at the price again.",
+        ),
+    ),
     Fault.METHOD_NOT_ALLOWED: Row(
         405,
         Text("请求方法不允许", "Method not allowed"),
@@ -1153,6 +1212,36 @@ TABLE: Final[dict[str, Row]] = {
         Text("暂时无法绑定手机号", "Phones cannot be bound now"),
         Text("微信暂时无法提供手机号，请稍后重新授权。", "WeChat does not answer; try again in a moment."),
         retry_after=5,
+    ),
+    Fault.HOSPITAL_BILLING_OFF: Row(
+        404,
+        Text("未接入收费系统", "No billing is connected"),
+        Text(
+            "本院的药品、检查费请在窗口或自助机缴纳。",
+            "Drugs and examinations are paid at the hospital's windows.",
+        ),
+    ),
+    Fault.HOSPITAL_BILLING_AWAY: Row(
+        503,
+        Text("收费系统暂时没有答复", "The hospital's billing does not answer"),
+        Text(
+            "暂时无法确认这笔费用，没有扣款；请稍后再试，或到窗口缴纳。",
+            "What is to be paid cannot be confirmed now; nothing was taken. Try again, or pay at a window.",
+        ),
+        retry_after=5,
+    ),
+    Fault.BILLING_CALL_REFUSED: Row(
+        401,
+        Text("签名无效", "Not signed by the billing"),
+        Text(
+            "签名、时间或随机数不符，请求未执行。",
+            "Signature, time or nonce do not fit; nothing was done.",
+        ),
+    ),
+    Fault.BILLING_CALL_UNFIT: Row(
+        422,
+        Text("内容有误", "The call does not add up"),
+        Text("{why}：请求未执行。", "{why}: nothing was done."),
     ),
     Fault.TOO_MANY_PATIENTS: Row(
         409,
@@ -1291,9 +1380,50 @@ TABLE: Final[dict[str, Row]] = {
         422,
         Text("暂不支持该支付方式", "This way of paying is not offered"),
         Text(
-            "本院目前只支持到院支付（at_hospital）。",
-            "This hospital takes payment at the window only for now (at_hospital).",
+            "本院或当前账号不能使用该支付方式，可用的方式见账单的 providers。",
+            "This hospital, or this account, cannot use it; `providers` of the bill names what can be used.",
         ),
+    ),
+    Fault.PROVIDER_AWAY: Row(
+        503,
+        Text("支付平台暂时没有答复", "The payment provider does not answer"),
+        Text(
+            "请稍后用同一个 Idempotency-Key 重试，不会重复扣款。",
+            "Ask again in a moment with the same Idempotency-Key: nothing is taken twice.",
+        ),
+        retry_after=2,
+    ),
+    Fault.PAYMENT_OVER: Row(
+        409,
+        Text("该次支付已关闭", "This attempt to pay is over"),
+        Text(
+            "该次支付未成功且已关闭，没有扣款；请换一个新的 Idempotency-Key 重新支付。",
+            "It was not paid and is closed, and nothing was taken; pay again with a new Idempotency-Key.",
+        ),
+    ),
+    Fault.COUPON_TOO_LATE: Row(
+        409,
+        Text("账单已开出", "The bill is open already"),
+        Text(
+            "优惠券只能在首次支付时使用；该账单已按现价开出，请直接支付。",
+            "A coupon goes with the first payment; this bill was opened without it, so pay it as it is.",
+        ),
+    ),
+    Fault.CALLBACK_UNSIGNED: Row(
+        401,
+        Text("签名无效", "Not signed by them"),
+        Text("通知的签名、证书或时间无效。", "The message's signature, its key or its time is not good."),
+    ),
+    Fault.CALLBACK_REFUSED: Row(
+        400,
+        Text("通知未被接受", "Refused"),
+        Text("通知与本院的订单不符，未作任何更改。", "It does not fit our orders, and nothing was changed."),
+    ),
+    Fault.CALLBACK_LATER: Row(
+        503,
+        Text("请稍后再通知", "Tell us again later"),
+        Text("暂时无法记录，请稍后重发。", "It could not be committed in time; please send it again."),
+        retry_after=2,
     ),
     Fault.OIDC_STATE_REFUSED: Row(
         400,
@@ -1462,6 +1592,32 @@ TABLE: Final[dict[str, Row]] = {
         404,
         Text("没有该申请", "No such request"),
         Text("没有找到该变更申请。", "There is no such change request."),
+    ),
+    Fault.NO_SUCH_DIFFERENCE: Row(
+        404,
+        Text("没有该差异", "No such difference"),
+        Text("没有找到该对账差异。", "There is no such difference."),
+    ),
+    Fault.DIFFERENCE_CLOSED: Row(
+        409,
+        Text("差异已了结", "The difference is closed"),
+        Text(
+            "该差异已经消除或由他人处理，请刷新查看。",
+            "It is gone, or somebody has seen to it already; look at it again.",
+        ),
+    ),
+    Fault.DAY_NOT_OVER: Row(
+        409,
+        Text("当天尚未结束", "The day is not over"),
+        Text("只能对账或关账已经结束的日期。", "Only days that are over are reconciled or closed."),
+    ),
+    Fault.DAY_CLOSED: Row(
+        409,
+        Text("该日已关账", "The day is closed"),
+        Text(
+            "该日已经关账；之后的变动计入其发生日的调整。",
+            "It is closed already; what came later is an adjustment of the day on which it came.",
+        ),
     ),
     Fault.REQUEST_DECIDED: Row(
         409,

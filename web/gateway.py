@@ -25,6 +25,7 @@ from actors.rounds import Round, go
 from engine import logs
 from engine.domain.limits import ANSWER_MS_MAX
 from engine.records.appointments import seats_taken
+from engine.records.callbacks_seen import forget_old as forget_callbacks
 from engine.records.catalog import load_catalog, load_schedules
 from engine.records.catalog_changes import follow_catalog
 from engine.records.conduct import review_recent
@@ -40,6 +41,7 @@ from engine.vault.memory import no_core_files
 from engine.vault.opening import follow as follow_vault
 from engine.vault.opening import kek_of, open_vault
 from engine.views.availability import Availability
+from integrations.hospital_billing.client import Billing, HospitalBillingClient
 from integrations.oidc.client import OidcClient
 from integrations.real_name.client import RealNameClient, Register
 from integrations.wechat.client import WeChatClient
@@ -51,6 +53,11 @@ from web.app import make_app
 from web.attendance import mark_no_shows, release_unconfirmed
 from web.auth import Tokens
 from web.backup_figures import BackupFigures
+from web.bills.callbacks import callbacks_of
+from web.bills.figures import MONEY_SECONDS, count_money
+from web.bills.merchants import Payments
+from web.bills.providers import wired as wired_providers
+from web.bills.work import BillWork
 from web.desk.actors import ActorBoard
 from web.desk.indicators import IndicatorBoard
 from web.desk.what_if import BookedTimes
@@ -58,6 +65,8 @@ from web.door import Door, Patience
 from web.erasing import erasures_of
 from web.file_limit import OTHERS as OTHER_FILES
 from web.file_limit import raise_file_limit
+from web.hospital_billing.billing import HospitalBilling
+from web.hospital_billing.errands import handlers as hospital_billing_handlers
 from web.indicators_follower import STEP_SECONDS, Follower
 from web.no_show_round import LOOK_SECONDS as LEARN_LOOK_SECONDS
 from web.no_show_round import learn_nightly
@@ -76,6 +85,10 @@ from web.queues.forecasts import Forecasts
 from web.queues.notices import Noticing, follow_notices
 from web.queues.screens import Screens
 from web.rate_limits import limits_of
+from web.reconciliation.figures import ReconciliationFigures
+from web.reconciliation.night import LOOK_SECONDS as RECONCILE_LOOK_SECONDS
+from web.reconciliation.night import ask_nightly
+from web.reconciliation.reconciling import Reconciling
 from web.sessions.cookies import Cookies
 from web.sessions.following import Following
 from web.sessions.terms import terms_of
@@ -111,6 +124,8 @@ class GatewayConfig:
     wechat_address: str | None
     wechat_app: tuple[str, str]
     register: Register | None
+    billing: Billing | None  # the hospital's own
+    payments: Payments | None
     log_folder: Path | None
 
 
@@ -223,6 +238,12 @@ class HttpGateway:
             app[keys.WECHAT] = WeChatClient(self._client, config.wechat_address, app_id, app_secret)
         if config.register is not None:
             app[keys.REAL_NAMES] = RealNames(RealNameClient(self._client, config.register))
+        if config.billing is not None:
+            app[keys.HOSPITAL_BILLING] = HospitalBilling(HospitalBillingClient(self._client, config.billing))
+        wired = wired_providers(self._client, config.payments or Payments())
+        app[keys.PROVIDERS] = wired.providers
+        app[keys.CALLBACKS] = callbacks_of(wired, self._pool)
+        app[keys.RECONCILING] = Reconciling(app, config.database_url)
         if settings.oidc_issuer:
             client = OidcClient(self._client, provider_of(settings))
             app[keys.OIDC] = oidc_of(settings, client, config.token_secret)
@@ -254,9 +275,11 @@ class HttpGateway:
             asyncio.create_task(follow_notices(app, config.database_url)),
             asyncio.create_task(follow_rights(app, config.database_url)),
             asyncio.create_task(screens.run()),
+            asyncio.create_task(wired.renew()),
             asyncio.create_task(actor_board.run()),
             asyncio.create_task(indicator_board.run()),
             asyncio.create_task(alerts.run(config.database_url)),
+            asyncio.create_task(ReconciliationFigures(self._metrics.registry).follow(self._pool)),
             asyncio.create_task(Errands(config.database_url, self._pool, _handlers(app)).run()),
             asyncio.create_task(go(config.database_url, _rounds(app, config.database_url))),
         ]
@@ -347,7 +370,14 @@ class HttpGateway:
 
 def _handlers(app: web.Application) -> dict[str, Handle]:
     """Who does which errand."""
-    return {**Rehoming(app).handlers(), **app[keys.WISHES].handlers(), **Attending(app).handlers()}
+    return {
+        **Rehoming(app).handlers(),
+        **app[keys.WISHES].handlers(),
+        **Attending(app).handlers(),
+        **hospital_billing_handlers(app),
+        **BillWork(app).handlers(),
+        **app[keys.RECONCILING].handlers(),
+    }
 
 
 def _rounds(app: web.Application, database_url: str) -> list[Round]:
@@ -361,6 +391,7 @@ def _rounds(app: web.Application, database_url: str) -> list[Round]:
             await forget_guesses(connection, datetime.now(UTC))
             await forget_ended(connection, datetime.now(UTC))
             await forget_sign_ins(connection, datetime.now(UTC))
+            await forget_callbacks(connection, datetime.now(UTC))
 
     return [
         Round("arrivals", ARRIVALS_SECONDS, partial(wait_by_themselves, app)),
@@ -370,6 +401,8 @@ def _rounds(app: web.Application, database_url: str) -> list[Round]:
         Round("unconfirmed", UNCONFIRMED_SECONDS, partial(release_unconfirmed, app)),
         Round("conduct", CONDUCT_SECONDS, review_conduct),
         Round("old keys", FORGET_SECONDS, forget),
+        Round("open money", MONEY_SECONDS, partial(count_money, app)),
+        Round("reconciliation", RECONCILE_LOOK_SECONDS, partial(ask_nightly, app, app[keys.RECONCILING])),
         Round("indicators", STEP_SECONDS, Follower(database_url).step),
         Round("waiting times", WAITING_TIME_LOOK_SECONDS, partial(learn_waiting_times, app, database_url)),
         *privacy_rounds(app),

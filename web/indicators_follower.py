@@ -14,7 +14,7 @@ import asyncpg
 
 from engine.database import DatabaseFailed, connect
 from engine.domain import schedule as s
-from engine.domain.ids import ROOM_PREFIX, ScheduleKey
+from engine.domain.ids import SCHEDULE_PREFIX, ScheduleKey
 from engine.journal.codec import EVENT_CODES, unpack_event
 from engine.records import indicators as records
 from engine.records.indicators import DEFINITION, Counted, Counts, Negative
@@ -62,7 +62,7 @@ class Fold:
                 )
         if not waiting:
             return None
-        streams = {row["stream"] for rows in waiting.values() for row in rows if not _is_room(row)}
+        streams = {row["stream"] for rows in waiting.values() for row in rows if _is_of_a_day(row)}
         await self._load(connection, streams)
         going = True
         while going:  # where the shards are others than before, one's events may come before another's
@@ -87,7 +87,7 @@ class Fold:
 
     def _fold(self, row: asyncpg.Record) -> bool:
         """False: another event comes before this one."""
-        if _is_room(row):
+        if not _is_of_a_day(row):
             return True
         day = self._days[row["stream"]]
         if row["version"] != day.version + 1:
@@ -120,9 +120,10 @@ class Fold:
             self._days[stream].settle({})
 
 
-def _is_room(row: asyncpg.Record) -> bool:
+def _is_of_a_day(row: asyncpg.Record) -> bool:
+    """A practitioner's; rooms and bills are not counted."""
     stream: str = row["stream"]
-    return stream.startswith(ROOM_PREFIX)
+    return stream.startswith(SCHEDULE_PREFIX)
 
 
 class Follower:

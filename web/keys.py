@@ -27,10 +27,13 @@ if TYPE_CHECKING:  # names alone: web.auth and the connectors may themselves imp
     from web.admission import Admission
     from web.auditing import Readings
     from web.auth import Tokens
+    from web.bills.callbacks import Callbacks
+    from web.bills.providers import Providers
     from web.client_address import Proxies
     from web.desk.actors import ActorBoard
     from web.desk.indicators import IndicatorBoard
     from web.desk.what_if import BookedTimes
+    from web.hospital_billing.billing import HospitalBilling
     from web.origins import Origins
     from web.passwords import Passwords
     from web.patient.offers import Offers
@@ -42,6 +45,7 @@ if TYPE_CHECKING:  # names alone: web.auth and the connectors may themselves imp
     from web.queues.notices import Noticing
     from web.queues.screens import Screens
     from web.rate_limits import RateLimits
+    from web.reconciliation.reconciling import Reconciling
     from web.sessions.cookies import Cookies
     from web.sessions.terms import Terms
     from web.sign_in.oidc import Oidc
@@ -61,8 +65,14 @@ ERASURES: "web.AppKey[Erasures]" = web.AppKey("erasures")
 EXPORTS: "web.AppKey[asyncio.Semaphore]" = web.AppKey("exports")
 WECHAT: "web.AppKey[WeChatClient]" = web.AppKey("wechat")
 """Absent where nobody can sign in with WeChat; sessions then answers unsupported_grant."""
+PROVIDERS: "web.AppKey[Providers]" = web.AppKey("providers")
+"""Who takes money for the hospital; may be nobody."""
+CALLBACKS: "web.AppKey[Callbacks]" = web.AppKey("callbacks")
 REAL_NAMES: "web.AppKey[RealNames]" = web.AppKey("real_names")
 """Absent where there is no register: then desks alone verify people."""
+HOSPITAL_BILLING: "web.AppKey[HospitalBilling]" = web.AppKey("hospital_billing")
+"""Absent where no billing is connected: then drugs and examinations are paid at the windows."""
+RECONCILING: "web.AppKey[Reconciling]" = web.AppKey("reconciling")
 PASSWORDS: "web.AppKey[Passwords]" = web.AppKey("passwords")
 """Absent where nobody can sign in with a password."""
 SIGN_IN_RULES: "web.AppKey[SignInRules]" = web.AppKey("sign_in_rules")

@@ -40,9 +40,12 @@ from integrations.wechat.sandbox import sandbox_app
 from web import backup_beside
 from web.audit_notary import notarised
 from web.auth import SECRET_BYTES_MIN
+from web.bills.merchants import MerchantFailed
 from web.demo_staff import DEMO_PASSWORD, DEMO_STAFF, close_demo_staff, open_demo_staff
 from web.erasing import erasures_of
 from web.gateway import GatewayConfig, HttpGateway
+from web.hospital_billing_beside import billing_of, sandbox_page
+from web.payments_beside import payments_of
 from web.real_name_beside import register_of
 from web.tls import TlsFailed, context_of
 
@@ -91,6 +94,7 @@ def serve(settings: Settings) -> None:
             database.DatabaseFailed,
             VaultFailed,
             ErasureFailed,
+            MerchantFailed,
         ) as failed:
             raise CannotStart(str(failed)) from None
         except PolicyRefused as refused:
@@ -188,6 +192,8 @@ async def _run(settings: Settings, server: EmbeddedPostgres | None, url: str, ho
         notarised(url, home, _audit_key(settings, home), settings),
         _sandbox(settings) as wechat_address,
         register_of(settings) as register,
+        billing_of(settings) as billing,
+        payments_of(settings, home) as payments,
     ):
         working = _working_url(settings, server, url, home)
         log_folder = None if settings.ray_address else home / "logs"
@@ -198,6 +204,8 @@ async def _run(settings: Settings, server: EmbeddedPostgres | None, url: str, ho
             wechat_address,
             (settings.wechat_app_id or "sandbox", settings.wechat_app_secret.get_secret_value() or "sandbox"),
             register,
+            billing,
+            payments,
             log_folder,
         )
         cluster = Cluster(
@@ -221,7 +229,7 @@ async def _run(settings: Settings, server: EmbeddedPostgres | None, url: str, ho
                 raise CannotStart(
                     f"not everything was up after {START_SECONDS_MAX:.0f} s: see the logs of {home}"
                 ) from None
-            _greet(settings, home, addresses)
+            _greet(settings, home, addresses, payments.pay_page, sandbox_page(settings, billing))
             await stopping.wait()
             print("draining: nothing that was answered is lost …", flush=True)
         finally:
@@ -372,7 +380,7 @@ def _check_port(host: str, port: int) -> None:
             ) from None
 
 
-def _greet(settings: Settings, home: Path, addresses: list[str]) -> None:
+def _greet(settings: Settings, home: Path, addresses: list[str], pay_page: str, billing: str) -> None:
     address = addresses[0]
     lines = [
         "",
@@ -392,5 +400,9 @@ def _greet(settings: Settings, home: Path, addresses: list[str]) -> None:
             f"    demo staff {', '.join(username for username, _, _ in DEMO_STAFF)}",
             f'      {{"grant":"password","username":"{DEMO_STAFF[0][0]}","password":"{DEMO_PASSWORD}"}}',
         ]
+    if pay_page:
+        lines.append(f"    demo pay   {pay_page}   (WeChat Pay and Alipay in a sandbox: pay, fail, be late)")
+    if billing:
+        lines.append(f"    demo HIS   {billing}   (drugs and examinations: docs/HOSPITAL_BILLING.md)")
     lines += ["  Ctrl-C drains and stops.", ""]
     print("\n".join(lines), flush=True)

@@ -496,6 +496,8 @@ api: Final = Api(
         "waitlist": "候补 / waiting for a number that comes back",
         "queues": "签到、候诊与叫号 / check-in, waiting and calling",
         "bills": "支付 / payment",
+        "callbacks": "支付平台的通知 / messages of payment providers",
+        "cashier": "收费、对账与日结 / the cashier's desk, reconciliation, the day's end",
         "conduct": "处罚与申诉 / penalties and appeals",
         "privacy": "个人信息权利 / consents, one's own data, being forgotten",
         "desk": "窗口与管理 / for the staff at the desk",

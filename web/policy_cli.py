@@ -88,19 +88,23 @@ def apply(file: Path, who: str | None, **given: Any) -> None:
 
 @policy.command()
 @click.option("--waiting", "department", metavar="DEPARTMENT", help="What holds in its waiting room, whole.")
+@click.option("--money", metavar="DEPARTMENT", help="What goes back there, class by class, and prices.")
 @HOME
 @DATABASE_URL
-def show(department: str | None, **given: Any) -> None:
+def show(department: str | None, money: str | None, **given: Any) -> None:
     """Print the policy in force as it was written.
 
     With --waiting: the rules of one department's waiting room as they come out of the engine's defaults, the
-    hospital's and the department's own, in the words of the file.
+    hospital's and the department's own, in the words of the file. With --money: likewise what is given back.
     """
     from engine.records.policies import policy_in_force
 
     record = with_database(settings_of(given), policy_in_force, only_read=True)
     if department is not None:
         _show_waiting(department, "" if record is None else record.yaml)
+        return
+    if money is not None:
+        _show_money(money, "" if record is None else record.yaml)
         return
     if record is None:
         click.echo(
@@ -126,6 +130,29 @@ def _show_waiting(department: str, text: str) -> None:
     sys.stdout.write(yaml.safe_dump(data, allow_unicode=True, sort_keys=False, width=110))
 
 
+def _show_money(department: str, text: str) -> None:
+    """Of every class that has rules of its own, and of all others."""
+    import yaml
+
+    from engine.domain.policy import Policy
+    from engine.records.payment_file import payment_as_data, refunds_as_data
+    from engine.records.policy_file import read_policy
+
+    policy = read_policy(text, Policy()) if text else Policy()
+    rules = policy.money.refunds
+    own = {class_id for id_, class_id in rules.terms if class_id and id_ in ("", department)}
+    data = {
+        "payment": payment_as_data(policy),
+        "refunds": refunds_as_data(rules.terms_of(department, "")),
+        "classes": {
+            class_id: {"refunds": refunds_as_data(rules.terms_of(department, class_id))}
+            for class_id in sorted(own)
+        },
+    }
+    click.echo(f"# what holds in {department}", err=True)
+    sys.stdout.write(yaml.safe_dump(data, allow_unicode=True, sort_keys=False, width=110))
+
+
 @policy.command("dry-run")
 @_FILE
 @click.option(
@@ -136,14 +163,16 @@ def _show_waiting(department: str, text: str) -> None:
 @DATABASE_URL
 def dry_run(file: Path, first: datetime, last: datetime, **given: Any) -> None:
     """Replay recorded days under the policy in force and under FILE, and show what would differ: bookings,
-    and whom the waiting rooms would have called.
+    whom the waiting rooms would have called, and money.
 
     Changes nothing, and may be run on a database in use.
     """
+    from engine.domain.policy import Policy
     from engine.records.policies import known_ids, load_policy, of_settings
     from engine.records.policy_file import PolicyRefused, read_policy
     from web.policy_dry_run import Comparison, compare, read_days
     from web.policy_dry_run import show as show_comparison
+    from web.policy_dry_run_money import MoneyNumber, read_numbers, show_money
     from web.policy_dry_run_rooms import RoomDay, compare_rooms, show_rooms
 
     settings = settings_of(given)
@@ -152,22 +181,26 @@ def dry_run(file: Path, first: datetime, last: datetime, **given: Any) -> None:
         fail(f"--to {last:%F} is before --from {first:%F}: swap them")
     fallback = of_settings(settings)
 
-    async def compared(connection: asyncpg.Connection) -> tuple[Comparison, list[RoomDay]]:
+    async def compared(
+        connection: asyncpg.Connection,
+    ) -> tuple[Comparison, list[RoomDay], list[MoneyNumber], Policy, Policy]:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             before = await load_policy(connection, fallback)
             after = read_policy(text, fallback, await known_ids(connection), str(file))
             days = await read_days(connection, first.date(), last.date())
             rooms = await compare_rooms(connection, first.date(), last.date(), before, after)
-        return compare(days, before, after), rooms
+            numbers = await read_numbers(connection, first.date(), last.date())
+        return compare(days, before, after), rooms, numbers, before, after
 
     try:
-        found, rooms = with_database(settings, compared, only_read=True)
+        found, rooms, numbers, before, after = with_database(settings, compared, only_read=True)
     except PolicyRefused as refused:
         _tell(refused)
         fail(f"{len(refused.errors)} errors")
     console = Console()
     show_comparison(found, console)
     show_rooms(rooms, found.days.zone, console)
+    show_money(numbers, before, after, console)
 
 
 def _text(file: Path) -> str:

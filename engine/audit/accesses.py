@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from engine.domain.by import by_staff
+from engine.domain.ids import BILL_PREFIX, BillKey
 from engine.journal.codec import unpack_event
 
 
@@ -116,7 +117,7 @@ async def _by_the_journal(
 ) -> list[tuple[bytes, datetime, str]]:
     """Events that name this account or this member of the staff: patient, when, and the event's name."""
     rows = await connection.fetch(
-        "select at, type, data from event"
+        "select stream, at, type, data from event"
         " where at >= $1 and at < $2 and (position($3 in data) > 0 or position($4 in data) > 0)"
         " order by shard, seq",
         since,
@@ -124,22 +125,29 @@ async def _by_the_journal(
         by_staff(by_id).encode(),
         by_id,
     )
-    events = [(row["at"], unpack_event(row["type"], row["data"])) for row in rows]
-    tickets = await _patients(connection, "ticket", [getattr(one, "ticket_id", b"") for _, one in events])
+    events = [(row["stream"], row["at"], unpack_event(row["type"], row["data"])) for row in rows]
+    tickets = await _patients(connection, "ticket", [getattr(one, "ticket_id", b"") for *_, one in events])
     numbers = await _patients(
-        connection, "appointment", [getattr(one, "appointment_id", b"") for _, one in events]
+        connection, "appointment", [getattr(one, "appointment_id", b"") for *_, one in events]
     )
+    bills = await _patients(connection, "bill", [_bill_id(stream) for stream, *_ in events])
     found = []
-    for at, event in events:
+    for stream, at, event in events:
         patients = [getattr(event, "patient_id", b""), *getattr(event, "patient_ids", ())]
         patients.append(tickets.get(getattr(event, "ticket_id", b""), b""))
         patients.append(numbers.get(getattr(event, "appointment_id", b""), b""))
+        patients.append(bills.get(_bill_id(stream), b""))
         found += [(one, at, type(event).__name__) for one in dict.fromkeys(patients) if one]
     return found
 
 
+def _bill_id(stream: str) -> bytes:
+    """b"": it is no bill's."""
+    return BillKey.of_stream(stream).bill_id if stream.startswith(BILL_PREFIX) else b""
+
+
 async def _patients(
-    connection: asyncpg.Connection, table: Literal["ticket", "appointment"], ids: list[bytes]
+    connection: asyncpg.Connection, table: Literal["ticket", "appointment", "bill"], ids: list[bytes]
 ) -> dict[bytes, bytes]:
     wanted = [UUID(bytes=one) for one in set(ids) if one]
     rows = await connection.fetch(f"select id, patient_id from {table} where id = any ($1::uuid[])", wanted)

@@ -8,8 +8,10 @@ from typing import Final, Self
 _SLOT = re.compile(r"([A-Za-z0-9_.]{1,32})-(\d{4})(\d{2})(\d{2})-([01]\d|2[0-3])(00|30)", re.ASCII)
 _SCHEDULE = re.compile(r"([A-Za-z0-9_.]{1,32})-(\d{4})(\d{2})(\d{2})", re.ASCII)
 
+# Of an actor's stream, which is its key: what kind of actor it is.
+SCHEDULE_PREFIX: Final = "schedule/"
 ROOM_PREFIX: Final = "room/"
-"""Of the streams of waiting rooms; all others are schedules."""
+BILL_PREFIX: Final = "bill/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class ScheduleKey:
 
     @property
     def stream(self) -> str:
-        return f"schedule/{self.practitioner_id}/{self.day}"
+        return f"{SCHEDULE_PREFIX}{self.practitioner_id}/{self.day}"
 
     def slot_id(self, clock: str) -> str:
         """`clock` is hhmm, the slot's start in the hospital's zone."""
@@ -34,7 +36,7 @@ class ScheduleKey:
     @classmethod
     def of_stream(cls, stream: str) -> Self:
         kind, practitioner_id, day = stream.split("/")
-        assert kind == "schedule"
+        assert f"{kind}/" == SCHEDULE_PREFIX
         return cls(practitioner_id, day)
 
     @classmethod
@@ -72,6 +74,23 @@ class RoomKey:
         kind, department_id, day = stream.split("/")
         assert f"{kind}/" == ROOM_PREFIX
         return cls(department_id, day)
+
+
+@dataclass(frozen=True, slots=True)
+class BillKey:
+    """One bill. Of a registration's first bill the id is the appointment's."""
+
+    bill_id: bytes
+
+    @property
+    def stream(self) -> str:
+        return f"{BILL_PREFIX}{self.bill_id.hex()}"
+
+    @classmethod
+    def of_stream(cls, stream: str) -> Self:
+        kind, bill_id = stream.split("/")
+        assert f"{kind}/" == BILL_PREFIX
+        return cls(bytes.fromhex(bill_id))
 
 
 def ticket_id(source: bytes) -> bytes:

@@ -26,6 +26,12 @@ TICKET_NUMBER_MAX: Final = 9_999
 EMERGENCY_LEVELS: Final = 4
 MOVED_MAX: Final = 999  # people that one may be put behind
 
+BILL_FEN_MAX: Final = 100_000_000  # a million yuan
+BILL_LINES_MAX: Final = 200
+BILL_PAYMENTS_MAX: Final = 20  # attempts: somebody who changes his mind
+PAYMENT_REFUNDS_MAX: Final = 50  # of one payment: what WeChat Pay allows
+BILL_COMMANDS_REMEMBERED: Final = 256
+
 ANSWER_MS_MAX: Final = 2_000  # the user's two seconds: the deadline of every call
 BATCH_COMMANDS_MAX: Final = 256  # commands in one message from a gateway to a shard
 FLUSH_ENTRIES_MAX: Final = 512  # events in one transaction

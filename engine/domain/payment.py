@@ -26,13 +26,19 @@ the table of errands, and of who reports what.
 """
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from enum import IntEnum, StrEnum
 from typing import Final, assert_never
 
 from engine.domain import ids, ledger
 from engine.domain.ledger import Posting
+from engine.domain.limits import (
+    BILL_COMMANDS_REMEMBERED,
+    BILL_FEN_MAX,
+    BILL_LINES_MAX,
+    BILL_PAYMENTS_MAX,
+    PAYMENT_REFUNDS_MAX,
+)
 from engine.domain.price_rules import Discount, Line
 from engine.domain.refund_rules import Cause, RefundRules, RefundTerms, part, percent_back
 from engine.domain.refusal import Reason, Refusal
@@ -41,13 +47,10 @@ CURRENCY: Final = "CNY"
 AT_HOSPITAL: Final = "at_hospital"
 """The desk's till, as a provider."""
 
-FEN_MAX: Final = 100_000_000  # of one bill: a million yuan
-LINES_MAX: Final = 200
-ATTEMPTS_MAX: Final = 20  # of one bill: somebody who changes his mind
-REFUNDS_MAX: Final = 50  # of one payment: what WeChat Pay allows
-BILL_COMMANDS_REMEMBERED: Final = 256
 POLL_MS: Final = 30_000
 """A payment that a patient was sent off to is asked after, in case its callback is lost."""
+LOOK_AFTER_MS: Final = 5_000
+"""After a hold has ended and nobody has said what became of its seat."""
 BY_HAND_AFTER_MS: Final = 10 * 60_000
 """From a provider's refusal to cash for it: whoever still sends that refund has given up by then. A
 connector's deadlines must be shorter."""
@@ -98,6 +101,7 @@ class StartPayment:
     command_id: bytes
     attempt_id: bytes
     provider: str
+    merchant_id: str  # ours there: whoever asks knows it from its settings
     by: str = ""
 
 
@@ -572,12 +576,14 @@ class Attempt:
     merchant_id: str
     fen: int
     since: int  # when it came to its state
+    begun: int  # when it came into the journal
     state: Paying = Paying.CREATED
     prepay: str = ""
     code: str = ""
     transaction_id: str = ""
     received: int = 0
     is_matched: bool = False
+    paid_at: int = 0  # as the provider says; 0: it does not
 
 
 @dataclass(slots=True)
@@ -588,6 +594,7 @@ class Refund:
     lines: tuple[tuple[str, int], ...]
     cause: str
     since: int
+    begun: int
     state: Refunding = Refunding.REQUESTED
     code: str = ""
     provider: str = ""  # that gave it back
@@ -620,15 +627,14 @@ class Bill:
 class AtHospital:
     """Who may pay at the desk."""
 
-    fen_max: int = 50_000
-    unpaid_max: int = 2  # bills of one account that wait for the desk, this one included
+    fen_max: int | None = None  # of one bill; None: no limit, here and below
+    unpaid_max: int | None = None  # bills of one account that wait for the desk, this one included
 
 
 @dataclass(frozen=True, slots=True)
 class MoneyTerms:
     """What the hospital decided about money."""
 
-    merchants: Mapping[str, str] = field(default_factory=dict)  # provider -> our merchant number there
     at_hospital: AtHospital | None = AtHospital()  # None: nobody may
     refunds: RefundRules = RefundRules()
 
@@ -670,7 +676,7 @@ def _decide(bill: Bill, command: Command, now: int, terms: MoneyTerms) -> list[E
         return Refusal(Reason.BILL_UNKNOWN)
     match command:
         case StartPayment():
-            return _start(bill, bill.opened, command, now, terms)
+            return _start(bill, bill.opened, command, now)
         case PrepayAnswered() | PrepayRefused() | PaymentOutcomeLost() | PaymentFound() | PaymentReported():
             return _of_attempt(bill, bill.opened, command)
         case PayAtHospital():
@@ -727,13 +733,13 @@ def _open(bill: Bill, command: OpenBill, terms: MoneyTerms) -> list[Event] | Ref
 def _unfit(command: OpenBill) -> str:
     """What is wrong with its figures."""
     left = {line.line_id: line.fen for line in command.lines}
-    if not left or len(command.lines) > LINES_MAX:
+    if not left or len(command.lines) > BILL_LINES_MAX:
         return "lines"
     if len(left) < len(command.lines):
         return "line_twice"
     if min(left.values()) < 0 or min(line.quantity for line in command.lines) < 1:
         return "negative"
-    if sum(left.values()) > FEN_MAX:
+    if sum(left.values()) > BILL_FEN_MAX:
         return "too_much"
     for discount in command.discounts:
         if discount.fen <= 0 or left.get(discount.line_id, 0) < discount.fen:
@@ -757,14 +763,12 @@ def _unpayable(bill: Bill, opened: BillOpened, now: int) -> Refusal | None:
     return None
 
 
-def _start(
-    bill: Bill, opened: BillOpened, command: StartPayment, now: int, terms: MoneyTerms
-) -> list[Event] | Refusal:
+def _start(bill: Bill, opened: BillOpened, command: StartPayment, now: int) -> list[Event] | Refusal:
     known = bill.attempts.get(command.attempt_id)
     if known is not None:
-        return [] if known.provider == command.provider else Refusal(Reason.KEY_REUSED)
-    merchant_id = terms.merchants.get(command.provider)
-    if merchant_id is None or command.provider == AT_HOSPITAL:
+        same = (known.provider, known.merchant_id) == (command.provider, command.merchant_id)
+        return [] if same else Refusal(Reason.KEY_REUSED)
+    if not command.merchant_id or command.provider in ("", AT_HOSPITAL):
         return Refusal(Reason.PROVIDER_OFF)
     unpayable = _unpayable(bill, opened, now)
     if unpayable is not None:
@@ -772,9 +776,9 @@ def _start(
     for attempt_id, attempt in bill.attempts.items():
         if attempt.provider == command.provider and attempt.state <= Paying.UNKNOWN:
             return Refusal(Reason.PAYMENT_UNDER_WAY, {"attempt_id": attempt_id.hex()})
-    if len(bill.attempts) >= ATTEMPTS_MAX:
-        return Refusal(Reason.TOO_MANY_PAYMENTS, {"limit": ATTEMPTS_MAX})
-    return [PaymentStarted(command.attempt_id, command.provider, merchant_id, opened.fen)]
+    if len(bill.attempts) >= BILL_PAYMENTS_MAX:
+        return Refusal(Reason.TOO_MANY_PAYMENTS, {"limit": BILL_PAYMENTS_MAX})
+    return [PaymentStarted(command.attempt_id, command.provider, command.merchant_id, opened.fen)]
 
 
 def _of_attempt(bill: Bill, opened: BillOpened, command: OfAttempt) -> list[Event] | Refusal:
@@ -892,9 +896,9 @@ def _defer(
     allowed = terms.at_hospital
     if allowed is None:
         return Refusal(Reason.AT_HOSPITAL_NOT_ALLOWED, {"why": "off"})
-    if opened.fen > allowed.fen_max:
+    if allowed.fen_max is not None and opened.fen > allowed.fen_max:
         return Refusal(Reason.AT_HOSPITAL_NOT_ALLOWED, {"why": "amount", "limit": allowed.fen_max})
-    if command.unpaid_elsewhere + 1 > allowed.unpaid_max:
+    if allowed.unpaid_max is not None and command.unpaid_elsewhere + 1 > allowed.unpaid_max:
         return Refusal(Reason.AT_HOSPITAL_NOT_ALLOWED, {"why": "unpaid", "limit": allowed.unpaid_max})
     return [PaymentDeferred()]
 
@@ -909,8 +913,8 @@ def _take_at_desk(bill: Bill, opened: BillOpened, command: TakeAtDesk, now: int)
         return unpayable
     if command.fen != opened.fen or not command.receipt:
         return Refusal(Reason.AMOUNT_MISMATCH, {"due": opened.fen})
-    if len(bill.attempts) >= ATTEMPTS_MAX:
-        return Refusal(Reason.TOO_MANY_PAYMENTS, {"limit": ATTEMPTS_MAX})
+    if len(bill.attempts) >= BILL_PAYMENTS_MAX:
+        return Refusal(Reason.TOO_MANY_PAYMENTS, {"limit": BILL_PAYMENTS_MAX})
     started = PaymentStarted(command.attempt_id, AT_HOSPITAL, "", opened.fen)
     money = PaymentReceived(command.attempt_id, AT_HOSPITAL, command.receipt, command.fen, False)
     return [started, *_receive(bill, opened, money)]
@@ -1054,8 +1058,8 @@ def _request_refund(bill: Bill, opened: BillOpened, command: RequestRefund) -> l
         if fen > left.get(line_id, 0):
             return Refusal(Reason.REFUND_TOO_LARGE, {"limit": left.get(line_id, 0)})
     # One is kept for what the rules may yet give back.
-    if sum(refund.attempt_id == bill.paid_by for refund in bill.refunds.values()) >= REFUNDS_MAX - 1:
-        return Refusal(Reason.TOO_MANY_PAYMENTS, {"limit": REFUNDS_MAX})
+    if sum(refund.attempt_id == bill.paid_by for refund in bill.refunds.values()) >= PAYMENT_REFUNDS_MAX - 1:
+        return Refusal(Reason.TOO_MANY_PAYMENTS, {"limit": PAYMENT_REFUNDS_MAX})
     sources = _sources(opened, command.lines)
     fen = sum(fen for _, fen in command.lines)
     return [RefundRequested(command.refund_id, bill.paid_by, fen, sources, command.lines, command.why)]
@@ -1142,7 +1146,9 @@ def apply(bill: Bill, event: Event) -> None:
             bill.appointment_id, bill.starts_at = event.appointment_id, event.starts_at
             bill.seat = Seat.HELD if event.appointment_id else Seat.NONE
         case PaymentStarted():
-            bill.attempts[event.attempt_id] = Attempt(event.provider, event.merchant_id, event.fen, bill.at)
+            bill.attempts[event.attempt_id] = Attempt(
+                event.provider, event.merchant_id, event.fen, bill.at, bill.at
+            )
         case PrepayReady():
             _attempt(bill, event.attempt_id, Paying.ASKED).prepay = event.prepay
         case PaymentUncertain():
@@ -1153,7 +1159,7 @@ def apply(bill: Bill, event: Event) -> None:
         case PaymentReceived():
             attempt = _attempt(bill, event.attempt_id, Paying.PAID)
             attempt.transaction_id, attempt.received = event.transaction_id, event.fen
-            attempt.is_matched = event.is_matched
+            attempt.is_matched, attempt.paid_at = event.is_matched, event.paid_at
             if event.is_matched:
                 bill.paid_by = event.attempt_id
                 bill.closed = ""
@@ -1182,7 +1188,7 @@ def apply(bill: Bill, event: Event) -> None:
             bill.unwanted.discard(event.appointment_id)
         case RefundRequested():
             bill.refunds[event.refund_id] = Refund(
-                event.attempt_id, event.fen, event.sources, event.lines, event.cause, bill.at
+                event.attempt_id, event.fen, event.sources, event.lines, event.cause, bill.at, bill.at
             )
         case RefundSent():
             _refund(bill, event.refund_id, Refunding.SENT).code = ""
@@ -1291,12 +1297,39 @@ def _status(bill: Bill, own: list[Refund], paid: int, done: int) -> Status:
     return Status.AT_HOSPITAL if bill.is_deferred else Status.OPEN
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What whoever asked learns, also the second time."""
+
+    bill_id: bytes
+    status: str
+    fen: int
+    paid: int
+    refunded: int
+    owed_back: int
+    appointment_id: bytes  # that the bill is for now; b"": none
+    seen: int = 0  # the version in its stream that this is as of
+
+
+Reply = Answer
+
+
+def reply_to(bill: Bill, command: Command) -> Answer:
+    """Of every command that was not refused. `seen` is the host's to fill in."""
+    assert bill.opened is not None
+    now = told(bill)
+    return Answer(
+        bill.opened.bill_id, now.status, now.fen, now.paid, now.refunded, now.owed_back, bill.appointment_id
+    )
+
+
 class Do(StrEnum):
     """What is to be done outside, and the commands that tell how it went."""
 
     ASK_PREPAY = "ask_prepay"  # PrepayAnswered, PrepayRefused, PaymentOutcomeLost
     QUERY_PAYMENT = "query_payment"  # PaymentReported, PaymentFound
     CLOSE_PAYMENT = "close_payment"  # PaymentFound(CLOSED), PaymentReported, PaymentOutcomeLost
+    LOOK_AT_SEAT = "look_at_seat"  # SeatTaken, SeatGone, SeatMoved: what its row says, or nothing yet
     BOOK_SEAT = "book_seat"  # SeatTaken, SeatGone(EXPIRED or what the schedule says)
     RETAKE_SEAT = "retake_seat"  # SeatTakenAgain, SeatGone(FULL)
     RELEASE_SEAT = "release_seat"  # SeatGone
@@ -1336,6 +1369,9 @@ def errands(bill: Bill) -> list[Errand]:
     mine = bill.appointment_id
     if bill.seat is Seat.HELD and (_is_covered(bill, opened) or bill.is_deferred):
         found.append(Errand(Do.BOOK_SEAT, mine, 0))
+    elif bill.seat is Seat.HELD:
+        # The hold may have ended in the instant before the bill was opened: then nobody reports it.
+        found.append(Errand(Do.LOOK_AT_SEAT, mine, opened.pay_by + LOOK_AFTER_MS))
     if _wants_again(bill):
         found.append(Errand(Do.RETAKE_SEAT, mine, 0, retaken_id(mine)))
     found += [Errand(Do.RELEASE_SEAT, appointment_id, 0) for appointment_id in sorted(bill.unwanted)]

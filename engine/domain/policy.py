@@ -13,6 +13,8 @@ from typing import Final
 
 from engine.domain.consents import ConsentKind
 from engine.domain.limits import HOLD_SECONDS_DEFAULT, HOLD_SECONDS_MAX
+from engine.domain.payment import MoneyTerms
+from engine.domain.price_rules import PriceRules
 from engine.domain.waiting_terms import WaitingTerms
 
 
@@ -213,6 +215,10 @@ class Policy:
     """(department, class) -> terms; "" stands for all. Every level is whole: the file's reader merges."""
     waiting: Mapping[str, WaitingTerms] = field(default_factory=dict)
     """Department -> rules of its waiting room; "" stands for all others. Every level is whole."""
+    money: MoneyTerms = MoneyTerms()
+    prices: PriceRules = PriceRules()
+    refund_approval_above: int | None = None
+    """Fen: for what staff give back beyond it, a manager's consent is asked. None: for nothing."""
 
     def __post_init__(self) -> None:
         assert 0 < self.hold_seconds <= HOLD_SECONDS_MAX

@@ -23,6 +23,20 @@ class Cause(StrEnum):
     NO_SHOW = "no_show"
 
 
+_OF_REASON = {
+    "expired": Cause.EXPIRED,
+    "excused": Cause.EXCUSED,
+    "unconfirmed": Cause.EXCUSED,  # taken back by the hospital, from somebody who did not answer
+    "suspended": Cause.SUSPENDED,
+    "substitute_declined": Cause.SUSPENDED,
+}
+
+
+def cause_of(reason: str) -> Cause:
+    """Of a number that was given up, by the reason in its row; "changed" is a move, and none of these."""
+    return _OF_REASON.get(reason, Cause.CANCELLED)
+
+
 IN_FULL = frozenset((Cause.FULL, Cause.EXCUSED, Cause.SUSPENDED))
 
 

@@ -4,16 +4,19 @@ Codes are for ever. Fields are only ever added, at the end and with a default, s
 what is as by default is left out at the end.
 """
 
+from collections.abc import Callable
 from dataclasses import MISSING, fields
 from operator import attrgetter
 from typing import Any, Final
 
 import msgpack
 
+from engine.domain import payment as p
 from engine.domain import schedule
 from engine.domain import waiting_room as w
 from engine.domain.messages import Command, Event, Reply
 from engine.domain.planning import plan_as_data, plan_from_data, session_as_data, session_from_data
+from engine.domain.price_rules import Discount, Line
 from engine.domain.refusal import Reason, Refusal
 from engine.domain.schedule import Answer, Many, Revised, Waiting
 
@@ -57,6 +60,28 @@ EVENT_CODES: Final[dict[type, int]] = {
     w.TicketLeft: 37,
     w.StepUndone: 38,
     w.AlarmSet: 39,
+    p.CommandTaken: 40,
+    p.BillOpened: 41,
+    p.PaymentStarted: 42,
+    p.PrepayReady: 43,
+    p.PaymentUncertain: 44,
+    p.PaymentEnded: 45,
+    p.PaymentReceived: 46,
+    p.PaymentDeferred: 47,
+    p.BillSettled: 48,
+    p.BillClosed: 49,
+    p.SeatSecured: 50,
+    p.SeatLapsed: 51,
+    p.SeatLost: 52,
+    p.SeatChanged: 53,
+    p.SeatUnwanted: 54,
+    p.SeatReleased: 55,
+    p.RefundRequested: 56,
+    p.RefundSent: 57,
+    p.RefundUncertain: 58,
+    p.RefundReset: 59,
+    p.RefundRejected: 60,
+    p.RefundDone: 61,
 }
 COMMAND_CODES: Final[dict[type, int]] = {
     schedule.HoldSeat: 1,
@@ -100,10 +125,33 @@ COMMAND_CODES: Final[dict[type, int]] = {
     w.LeaveTicket: 39,
     w.UndoStep: 40,
     w.SoundAlarm: 41,
+    p.OpenBill: 42,
+    p.StartPayment: 43,
+    p.PrepayAnswered: 44,
+    p.PrepayRefused: 45,
+    p.PaymentOutcomeLost: 46,
+    p.PaymentFound: 47,
+    p.PaymentReported: 48,
+    p.PayAtHospital: 49,
+    p.TakeAtDesk: 50,
+    p.CloseBill: 51,
+    p.SeatTaken: 52,
+    p.SeatTakenAgain: 53,
+    p.SeatGone: 54,
+    p.SeatMoved: 55,
+    p.RequestRefund: 56,
+    p.RefundAccepted: 57,
+    p.RefundOutcomeLost: 58,
+    p.RefundFound: 59,
+    p.RefundReported: 60,
+    p.RefundRefused: 61,
+    p.RetryRefund: 62,
+    p.RefundAtDesk: 63,
 }
 
-_EVENTS = {code: kind for kind, code in EVENT_CODES.items()}
-_COMMANDS = {code: kind for kind, code in COMMAND_CODES.items()}
+
+def _nothing(_: object) -> tuple[Any, ...]:
+    return ()
 
 
 class _Fields:
@@ -113,7 +161,7 @@ class _Fields:
 
     def __init__(self, kind: type) -> None:
         found = fields(kind)
-        self._get = attrgetter(*(f.name for f in found))
+        self._get: Callable[[Any], Any] = attrgetter(*(f.name for f in found)) if found else _nothing
         self._is_one = len(found) == 1
         self._defaults = [f.default for f in found]
         self._required = sum(f.default is MISSING for f in found)
@@ -129,35 +177,83 @@ class _Fields:
         return told if n == len(told) else told[:n]
 
 
-_FIELDS = {kind: _Fields(kind) for kind in (*EVENT_CODES, *COMMAND_CODES, Answer, Waiting, w.Told)}
+_FIELDS = {
+    kind: _Fields(kind)
+    for kind in (*EVENT_CODES, *COMMAND_CODES, Answer, Waiting, w.Told, p.Answer, Line, Discount)
+}
+
+# Kinds with something in them that has fields of its own: how it is told as plain data, and read again.
+
+
+def _schedule_opened(event: Any) -> tuple[Any, ...]:
+    return (plan_as_data(event.plan),)
+
+
+def _session_opened(event: Any) -> tuple[Any, ...]:
+    return (session_as_data(event.session),)
+
+
+def _open_session(command: Any) -> tuple[Any, ...]:
+    return command.command_id, command.expected, command.by, command.note, session_as_data(command.session)
+
+
+def _read_open_session(
+    command_id: bytes, expected: int, by: str, note: str, session: Any
+) -> schedule.OpenSession:
+    return schedule.OpenSession(command_id, expected, by, note, session_from_data(session))
+
+
+_LINES: Final = 5
+"""Where the lines of OpenBill stand, and its discounts behind them; in BillOpened one place before."""
+
+
+def _told_bill(bill: Any, at: int) -> tuple[Any, ...]:
+    told = list(_FIELDS[type(bill)](bill))
+    told[at] = [_FIELDS[Line](line) for line in told[at]]
+    if len(told) > at + 1:
+        told[at + 1] = [_FIELDS[Discount](discount) for discount in told[at + 1]]
+    return tuple(told)
+
+
+def _read_bill(kind: Any, at: int, told: tuple[Any, ...]) -> Any:
+    lines = tuple(Line(*line) for line in told[at])
+    discounts = [tuple(Discount(*one) for one in found) for found in told[at + 1 : at + 2]]
+    return kind(*told[:at], lines, *discounts, *told[at + 2 :])
+
+
+_TELL: Final[dict[type, Callable[[Any], tuple[Any, ...]]]] = {
+    **_FIELDS,
+    schedule.ScheduleOpened: _schedule_opened,
+    schedule.SessionOpened: _session_opened,
+    schedule.OpenSession: _open_session,
+    p.BillOpened: lambda event: _told_bill(event, _LINES - 1),
+    p.OpenBill: lambda command: _told_bill(command, _LINES),
+}
+_READ: Final[dict[type, Callable[..., Any]]] = {
+    **{kind: kind for kind in (*EVENT_CODES, *COMMAND_CODES)},
+    schedule.ScheduleOpened: lambda plan: schedule.ScheduleOpened(plan_from_data(plan)),
+    schedule.SessionOpened: lambda session: schedule.SessionOpened(session_from_data(session)),
+    schedule.OpenSession: _read_open_session,
+    p.BillOpened: lambda *told: _read_bill(p.BillOpened, _LINES - 1, told),
+    p.OpenBill: lambda *told: _read_bill(p.OpenBill, _LINES, told),
+}
+_READ_EVENT = {code: _READ[kind] for kind, code in EVENT_CODES.items()}
+_READ_COMMAND = {code: _READ[kind] for kind, code in COMMAND_CODES.items()}
 
 
 def pack_event(event: Event) -> bytes:
-    match event:
-        case schedule.ScheduleOpened():
-            told: tuple[Any, ...] = (plan_as_data(event.plan),)
-        case schedule.SessionOpened():
-            told = (session_as_data(event.session),)
-        case _:
-            told = _FIELDS[type(event)](event)
-    packed: bytes = msgpack.packb(told)
+    packed: bytes = msgpack.packb(_TELL[type(event)](event))
     return packed
 
 
 def unpack_event(code: int, data: bytes) -> Event:
-    kind = _EVENTS[code]
-    told = msgpack.unpackb(data, use_list=False)
-    if kind is schedule.ScheduleOpened:
-        return schedule.ScheduleOpened(plan_from_data(told[0]))
-    if kind is schedule.SessionOpened:
-        return schedule.SessionOpened(session_from_data(told[0]))
-    event: Event = kind(*told)
+    event: Event = _READ_EVENT[code](*msgpack.unpackb(data, use_list=False))
     return event
 
 
 # A batch from a gateway to a shard: [[stream, ms left, command code, fields], …]; what comes back, in order:
 # [0, fields of Answer], [1, reason, detail], [2, answers], [3, revision, answer], [4, fields of Waiting],
-# [5, fields of Told].
+# [5, fields of Told], [6, fields of a bill's Answer].
 
 Ask = tuple[str, int, Command]
 
@@ -169,28 +265,14 @@ def pack_asks(asks: list[Ask]) -> bytes:
 
 def _command(command: Command) -> tuple[int, tuple[Any, ...]]:
     kind = type(command)
-    told = _FIELDS[kind](command) if kind is not schedule.OpenSession else _open_session(command)
-    return COMMAND_CODES[kind], told
-
-
-def _open_session(command: Any) -> tuple[Any, ...]:
-    return command.command_id, command.expected, command.by, command.note, session_as_data(command.session)
+    return COMMAND_CODES[kind], _TELL[kind](command)
 
 
 def unpack_asks(data: bytes) -> list[Ask]:
     return [
-        (stream, ms, _command_of(code, told))
+        (stream, ms, _READ_COMMAND[code](*told))
         for stream, ms, code, told in msgpack.unpackb(data, use_list=False)
     ]
-
-
-def _command_of(code: int, told: tuple[Any, ...]) -> Command:
-    kind = _COMMANDS[code]
-    if kind is schedule.OpenSession:
-        command_id, expected, by, note, session = told
-        return schedule.OpenSession(command_id, expected, by, note, session_from_data(session))
-    command: Command = kind(*told)
-    return command
 
 
 def pack_replies(replies: list[Reply | Refusal]) -> bytes:
@@ -212,6 +294,8 @@ def _told(reply: Reply | Refusal) -> tuple[Any, ...]:
             return 4, _FIELDS[Waiting](reply)
         case w.Told():
             return 5, _FIELDS[w.Told](reply)
+        case p.Answer():
+            return 6, _FIELDS[p.Answer](reply)
 
 
 def unpack_replies(data: bytes) -> list[Reply | Refusal]:
@@ -229,4 +313,6 @@ def _reply_of(kind: int, first: Any, second: Any = None) -> Reply | Refusal:
         return Revised(first, second and Answer(*second))
     if kind == 4:
         return Waiting(*first)
-    return w.Told(*first)
+    if kind == 5:
+        return w.Told(*first)
+    return p.Answer(*first)

@@ -93,6 +93,14 @@ class More:
     """[kind, key, data]: what has to be done next by others; see actors/errands.py."""
     tickets: dict[str, list[object]] = field(default_factory=dict)
     """ticket -> its row as it is now: see rooms.py."""
+    bills: dict[str, list[object]] = field(default_factory=dict)
+    """bill -> its row as it is now: see bills.py, for this and the next three."""
+    payments: dict[str, list[object]] = field(default_factory=dict)
+    refunds: dict[str, list[object]] = field(default_factory=dict)
+    postings: list[list[object]] = field(default_factory=list)
+    """[bill, version, place, at, account, fen]."""
+    due: list[list[object]] = field(default_factory=list)
+    """As `errands`, with a fourth: in how many ms."""
 
     def add(self, other: "More") -> None:
         self.plans |= other.plans
@@ -106,6 +114,11 @@ class More:
         self.yields += other.yields
         self.errands += other.errands
         self.tickets |= other.tickets
+        self.bills |= other.bills
+        self.payments |= other.payments
+        self.refunds |= other.refunds
+        self.postings += other.postings
+        self.due += other.due
 
 
 Loss = tuple[Entry, Reason]

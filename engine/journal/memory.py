@@ -8,6 +8,7 @@ from engine.domain.messages import Event
 from engine.domain.planning import Plan, plan_from_data
 from engine.domain.refusal import Reason
 from engine.domain.room_plan import RoomPlan
+from engine.domain.schedule import Status
 from engine.journal.journal import (
     LOST_CLAIM,
     AppointmentRow,
@@ -17,6 +18,7 @@ from engine.journal.journal import (
     Loaded,
     More,
     StatusChange,
+    Writes,
     fold,
     rivals,
     with_atoms,
@@ -37,6 +39,10 @@ class Store:
     plans: dict[str, Plan] = field(default_factory=dict)  # stream -> what the catalog published
     room_plans: dict[str, RoomPlan] = field(default_factory=dict)
     tickets: dict[str, list[object]] = field(default_factory=dict)
+    bills: dict[str, list[object]] = field(default_factory=dict)  # as engine/journal/bills.py tells them
+    payments: dict[str, list[object]] = field(default_factory=dict)
+    refunds: dict[str, list[object]] = field(default_factory=dict)
+    postings: list[list[object]] = field(default_factory=list)
     shown: dict[str, Plan] = field(default_factory=dict)  # schedule -> its plan, once it is opened
     unfree: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     held_for: dict[bytes, list[object]] = field(default_factory=dict)  # [replaces, wish, changes, by]
@@ -45,6 +51,7 @@ class Store:
     coming: set[bytes] = field(default_factory=set)
     wishes: dict[bytes, tuple[str, str | None]] = field(default_factory=dict)  # [status, appointment]
     errands: dict[tuple[str, str], dict[str, object]] = field(default_factory=dict)
+    due: dict[tuple[str, str], int] = field(default_factory=dict)  # errands that are for later: in ms
 
 
 class MemoryJournal:
@@ -104,6 +111,7 @@ class MemoryJournal:
             store.shown[key.schedule_id] = plan
         if writes.more is not None:
             self._write_more(writes.more)
+        self._tell_bills(writes)
         seq = store.seqs.get(self._shard_id, 0)
         for entry in [*entries, *undone]:
             seq += 1
@@ -168,3 +176,24 @@ class MemoryJournal:
         for kind, key, data in more.errands:
             store.errands[str(kind), str(key)] = data  # type: ignore[assignment]
         store.tickets |= more.tickets
+        store.bills |= more.bills
+        store.payments |= more.payments
+        store.refunds |= more.refunds
+        store.postings += more.postings
+        for kind, key, data, ms in more.due:
+            store.errands[str(kind), str(key)] = data  # type: ignore[assignment]
+            store.due[str(kind), str(key)] = int(ms)  # type: ignore[call-overload]
+
+    def _tell_bills(self, writes: Writes) -> None:
+        """As PostgreSQL's flush: of numbers that were given up, missed or moved, those that a bill is for."""
+        told = [
+            (c.id, "no_show" if c.status == Status.NOSHOW else c.reason, c.at)
+            for c in writes.changes.values()
+            if c.status in (Status.CANCELLED, Status.NOSHOW)
+        ]
+        moved = writes.more.moved if writes.more is not None else []
+        told += [(bytes.fromhex(str(appointment_id)), "moved", self._now()) for appointment_id, *_ in moved]
+        mine = {row[8] for row in self._store.bills.values()} if told else set()
+        for appointment_id, cause, at in told:
+            if appointment_id.hex() in mine:
+                self._store.errands["bill_seat", appointment_id.hex()] = {"cause": cause, "at": at}

@@ -9,7 +9,7 @@ from typing import Any, Final
 import asyncpg
 import orjson
 
-from engine.domain.ids import ROOM_PREFIX, RoomKey, ScheduleKey
+from engine.domain.ids import ROOM_PREFIX, SCHEDULE_PREFIX, RoomKey, ScheduleKey
 from engine.domain.planning import plan_as_data, plan_from_data
 from engine.domain.refusal import Reason
 from engine.journal.codec import EVENT_CODES, pack_event, unpack_event
@@ -70,7 +70,7 @@ class PostgresJournal:
         unopened = {
             ScheduleKey.of_stream(stream).schedule_id: loaded[stream]
             for stream in new
-            if not stream.startswith(ROOM_PREFIX)
+            if stream.startswith(SCHEDULE_PREFIX)
         }
         if unopened:
             rows = await self._read.fetch("select id, plan from schedule where id = any ($1)", list(unopened))

@@ -5,9 +5,10 @@ from typing import Final, cast
 
 import asyncpg
 
+from engine.domain import payment as p
 from engine.domain import schedule as s
 from engine.domain import waiting_room as w
-from engine.domain.ids import RoomKey
+from engine.domain.ids import BillKey, RoomKey
 from engine.domain.recorded import Recorded
 from engine.journal.codec import unpack_event
 
@@ -27,6 +28,14 @@ async def read_stream(connection: asyncpg.Connection, stream: str) -> list[Recor
         )
         for row in rows
     ]
+
+
+async def read_bill(connection: asyncpg.Connection | asyncpg.Pool, key: BillKey) -> p.Bill:
+    """A bill as it is committed; one that was never opened has `opened` None."""
+    rows = await connection.fetch(
+        "select type, data from event where stream = $1 order by version", key.stream
+    )
+    return p.replay([cast(p.Event, unpack_event(row["type"], row["data"])) for row in rows])
 
 
 async def read_room(connection: asyncpg.Connection, key: RoomKey) -> list[w.Event]:

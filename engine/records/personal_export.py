@@ -18,7 +18,9 @@ import asyncpg
 import orjson
 
 from engine.domain.consents import kinds_of
+from engine.records import bills_export
 from engine.records import vitals as vitals_records
+from engine.records.bills_export import own_bill
 from engine.records.conduct import APPEAL_TEXT, DECISION_REASON
 from engine.records.corrections import NAME_BEFORE
 from engine.records.erasure import Clock, own_people
@@ -45,6 +47,10 @@ EXPORTED: Final[Mapping[str, str]] = {
     "patient": "people",
     "appointment": "appointments",
     "event": "appointments",  # the history of each
+    "bill": "bills",
+    "payment": "bills",
+    "refund": "bills",
+    "hospital_bill": "bills",
     "ticket": "tickets",
     "vitals": "vitals",
     "wish": "wishes",
@@ -65,11 +71,22 @@ EXPORTED: Final[Mapping[str, str]] = {
 """Table -> the section of the file that has what it knows."""
 
 LEFT_OUT: Final[Mapping[str, str]] = {
+    "posting": "the hospital's ledger, by the ids of bills: amounts that `bills` tells",
+    "coupon": "offers of the hospital, by hashes of their codes; what a bill had of one is in `bills`",
+    "price_claim": "that a discount was given once; derived from what `bills` tells",
+    "cash_receipt": "the desk's own numbering; the number of a receipt is in the payments of `bills`",
+    "hospital_asked": "refunds that the hospital's billing asked for; `bills` has them",
+    "hospital_told": "what the hospital's billing was told of the payments and refunds of `bills`",
+    "payment_order": "what providers were asked, by the ids of payments; `bills` tells of these",
+    "payment_alarm": "messages in a provider's name that were not believed; nothing of a person",
+    "statement_row": "what providers say of the payments and refunds of `bills`, by their ids",
+    "difference": "where they and `bills` differed, by the ids of payments; the cashier's work",
+    "closed_day": "work of the staff: sums of a day",
     "claim": "keys that keep a number from being given twice; derived from what `appointments` tells",
     "request_key": "hashes of requests, so that a retry is known; gone after 30 days",
     "identity_guess": "times of attempts to name somebody, so that nobody tries people out; gone after a day",
     "kept_identity": "people who asked to be forgotten: nobody but the law may ask for it",
-    "change_request": "schedule work of the staff; names no patient but by the id of an appointment",
+    "change_request": "work of the staff; names no patient but by the id of an appointment or a bill",
     "week_change": "schedule work of the staff",
     "errand": "work under way, by the ids of appointments and wishes",
     "staff": "the staff",
@@ -646,6 +663,13 @@ SECTIONS: Final = (
         "both",
         _ZERO,
         _appointment,
+    ),
+    Section(
+        "bills",
+        bills_export.QUERY,
+        "both",
+        _ZERO,
+        lambda vault, row, of: own_bill(vault, row, of.account_id),
     ),
     Section(
         "tickets",

@@ -36,6 +36,7 @@ from engine.domain.policy import (
 )
 from engine.domain.waiting_terms import WaitingTerms
 from engine.records.hospital_rules import POLICY, FileError
+from engine.records.payment_file import payment_section, refund_rules
 from engine.records.takers import (
     Layer,
     Take,
@@ -116,9 +117,18 @@ class _Reading:
             given |= layer(entries["people"].mapping(tuple(_PEOPLE)), _PEOPLE)
         if "privacy" in entries:
             given |= layer(entries["privacy"].mapping(tuple(_PRIVACY)), _PRIVACY)
-        return replace(
-            self.fallback, **given, terms=self._terms(entries), waiting=self._waiting_rooms(entries)
-        )
+        terms = self._terms(entries)
+        given |= self._money(entries)
+        return replace(self.fallback, **given, terms=terms, waiting=self._waiting_rooms(entries))
+
+    def _money(self, entries: Mapping[str, Value]) -> Layer:
+        refunds = refund_rules(entries)
+        if "payment" not in entries:
+            return {"money": replace(self.fallback.money, refunds=refunds)}
+        known = None if self.known is None else {id_ for id_, leaf in self.known.departments.items() if leaf}
+        section = payment_section(entries["payment"], known)
+        money = replace(self.fallback.money, **section.money, refunds=refunds)
+        return {"money": money, "prices": section.prices, **section.policy}
 
     def _terms(self, entries: Mapping[str, Value]) -> dict[tuple[str, str], Terms]:
         """The whole terms of every pair that is named, and of those that two single names make together."""
@@ -201,7 +211,7 @@ class _Level:
 
 
 def _level(value: Value, *sections: str) -> _Level:
-    entries = value.mapping((*_TERMS, *_LISTS, *sections))
+    entries = value.mapping((*_TERMS, *_LISTS, "refunds", *sections))
     given = layer(entries, _TERMS)
     if "openings" in entries:
         put(given, "openings", _openings(entries["openings"]))
@@ -261,6 +271,7 @@ _SECTIONS: Final = (
     "booking",
     "people",
     "privacy",
+    "payment",
     "waiting",
     "defaults",
     "classes",

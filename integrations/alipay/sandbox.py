@@ -91,6 +91,7 @@ class SandboxTrade:
     state: TradeState = TradeState.WAITING
     paid_at: int | None = None
     refunds: dict[str, int] = field(default_factory=dict)
+    is_paying: bool = False  # the payer types his password: it neither ends nor can be closed meanwhile
 
     @property
     def refunded_fen(self) -> int:
@@ -114,7 +115,10 @@ class Sandbox:
         private_key: RSAPrivateKey,  # Alipay's
         app_key: RSAPublicKey,  # the app's public key
         clock: Callable[[], float] = time.time,
+        cashier: str = "/cashier",
     ) -> None:
+        """`cashier`: where payers are sent, with ?trade_no=…; there is a page of our own."""
+        self._cashier_page = cashier
         self.trades: dict[str, SandboxTrade] = {}
         self.ledger: list[Entry] = []
         self.due: list[_Due] = []
@@ -160,9 +164,17 @@ class Sandbox:
         trade = self._trade({"out_trade_no": out_trade_no})
         if trade is None or trade.state is not TradeState.WAITING:
             return False
-        trade.state, trade.paid_at = TradeState.PAID, self._ms()
+        trade.state, trade.paid_at, trade.is_paying = TradeState.PAID, self._ms(), False
         self.ledger.append(Entry(trade.paid_at, trade.amount_fen, trade.trade_no, trade.out_trade_no))
         self._tell(trade, "", trouble or Trouble())
+        return True
+
+    def paying(self, out_trade_no: str) -> bool:
+        """The payer types his password; `pay` ends it. False: it cannot be paid (any more)."""
+        trade = self._trade({"out_trade_no": out_trade_no})
+        if trade is None or trade.state is not TradeState.WAITING:
+            return False
+        trade.is_paying = True
         return True
 
     async def deliver(self, session: aiohttp.ClientSession, shuffled: Random | None = None) -> int:
@@ -362,7 +374,7 @@ class Sandbox:
         trade = self._trade(content)
         if trade is None:
             return _business("ACQ.TRADE_NOT_EXIST")
-        if trade.state is not TradeState.WAITING:
+        if trade.state is not TradeState.WAITING or trade.is_paying:
             return _business("ACQ.TRADE_STATUS_ERROR")
         trade.state = TradeState.CLOSED
         return _done({"out_trade_no": trade.out_trade_no, "trade_no": trade.trade_no})
@@ -425,7 +437,7 @@ class Sandbox:
         if trade is None:
             return None
         is_late = trade.expires_at is not None and trade.expires_at <= self._ms()
-        if trade.state is TradeState.WAITING and is_late:
+        if trade.state is TradeState.WAITING and is_late and not trade.is_paying:
             trade.state = TradeState.CLOSED
         return trade
 
@@ -470,7 +482,8 @@ class Sandbox:
         if node["code"] != "10000":
             return web.Response(status=400, text=str(node.get("sub_code")))
         return web.Response(
-            status=302, headers={"Location": f"/cashier?{urlencode({'trade_no': node['trade_no']})}"}
+            status=302,
+            headers={"Location": f"{self._cashier_page}?{urlencode({'trade_no': node['trade_no']})}"},
         )
 
     async def _cashier(self, request: web.Request) -> web.Response:

@@ -45,6 +45,7 @@ RETRY_SECONDS: Final = (15, 15, 30, 180, 600, 1200, 1800, 1800, 1800, 3600, 1080
 """After each callback that was not answered with 2xx."""
 CALLBACK_SECONDS_MAX: Final = 5.0
 NONCES_MAX: Final = 100_000
+_UNPAID: Final = ("NOTPAY", "USERPAYING")
 
 Answer = web.Response
 Handler = Callable[[web.Request, Any], Awaitable[Answer]]
@@ -178,7 +179,7 @@ class Sandbox:
     def pay(self, out_trade_no: str, total_fen: int | None = None) -> None:
         """The payer did. With `total_fen` they took another amount than was asked for."""
         order = self.orders[out_trade_no]
-        if order.state != "NOTPAY":
+        if order.state not in _UNPAID:
             raise ValueError(f"the order is {order.state}")
         now = self._now()
         order.state, order.paid_at = "SUCCESS", _text(now)
@@ -188,6 +189,13 @@ class Sandbox:
         self._call(
             order.asked["notify_url"], "TRANSACTION.SUCCESS", "transaction", self._transaction_of(order)
         )
+
+    def paying(self, out_trade_no: str) -> None:
+        """The payer types his password: it is not paid yet, and cannot be closed. `pay` ends it."""
+        order = self.orders[out_trade_no]
+        if order.state != "NOTPAY":
+            raise ValueError(f"the order is {order.state}")
+        order.state = "USERPAYING"
 
     async def deliver(self) -> int:
         """Sends the callbacks that are due; how many."""
@@ -368,7 +376,7 @@ class Sandbox:
             self.orders[asked["out_trade_no"]] = known
         elif known.asked != asked:
             return self._refused(request, 403, "OUT_TRADE_NO_USED", "商户订单号重复")
-        elif known.state != "NOTPAY":
+        elif known.state not in _UNPAID:
             is_closed = known.state == "CLOSED"
             return self._refused(
                 request, 400, "ORDER_CLOSED" if is_closed else "ORDERPAID", "该订单已支付或已关闭"
@@ -434,6 +442,8 @@ class Sandbox:
             return self._refused(request, 400, "MCH_NOT_EXISTS", "商户号不存在")
         if order is None:
             return self._refused(request, 404, "ORDER_NOT_EXIST", "订单不存在")
+        if order.state == "USERPAYING":
+            return self._refused(request, 400, "TRADE_ERROR", "用户支付中")
         if order.state not in ("NOTPAY", "CLOSED"):
             return self._refused(request, 400, "ORDERPAID", "订单已支付")
         if order.state == "CLOSED":

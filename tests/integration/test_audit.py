@@ -178,6 +178,11 @@ async def test_what_is_right_is_found_right(clinic: Clinic) -> None:
         "nobody in two places": 0,
         "calls in sequence": 0,
         "who came has arrived": 0,
+        "bills replay": 0,
+        "bills as replayed": 0,
+        "ledger as replayed": 0,
+        "paid numbers are booked": 0,
+        "bills looked after": 0,
         "indicators as recounted": 0,  # nobody has counted yet
     }
 

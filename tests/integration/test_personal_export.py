@@ -90,6 +90,7 @@ async def test_all_of_ones_own_is_in_it(here: Office) -> None:
     await one.ask("POST", "/api/v1/consents", json={"kind": "messages", "version": "2026.1"})
     number = await visit(here.pool, mine, one.id, NOW - 3 * DAY)
     ticket = await a_ticket(here.pool, mine, number)
+    bill = await a_bill(here.pool, mine, one.id, number)
     staff = await a_nurse(here.pool)
     async with here.pool.acquire() as connection:
         measured = Measured(120, 80, 70, None, 98, None, None, "planted clinical words")
@@ -142,6 +143,15 @@ async def test_all_of_ones_own_is_in_it(here: Office) -> None:
     assert person["id_number"] == "110" + "*" * 11 + here.document(1)[-4:]
     assert [x["id"] for x in told["appointments"]] == [str(number)]
     assert [x["id"] for x in told["tickets"]] == [str(ticket)]
+    (paid,) = told["bills"]
+    assert (paid["id"], paid["appointment_id"]) == (str(bill), str(number))
+    assert (paid["fen"], paid["refunded_fen"], paid["opened_by_this_account"]) == (2_000, 500, True)
+    assert paid["lines"] == [
+        {"kind": "registration", "item": "general", "name": "", "fen": 2_500, "quantity": 1}
+    ]
+    assert paid["discounts"] == [{"rule": "coupon", "name": "C7", "fen": 500}]
+    assert [x["transaction_id"] for x in paid["payments"]] == ["t1"]
+    assert [(x["fen"], x["is_done"]) for x in paid["refunds"]] == [(500, True)]
     assert told["vitals"][0]["note"] == "planted clinical words" and told["vitals"][0]["systolic"] == 120
     assert told["calls"][0]["note"] == "planted words of a call"
     assert told["penalties"][0]["appeal_text"] == "planted words of an appeal"
@@ -187,6 +197,8 @@ async def test_of_others_it_has_what_the_right_shows(here: Office) -> None:
     child = (await one.add(3, "child", "王小小", "20200506"))["id"]
     stranger = (await two.add(4, name="赵四"))["id"]
     ours = await visit(here.pool, mother, one.id, NOW - 3 * DAY)
+    paid = {str(await a_bill(here.pool, mother, one.id, ours)) for _ in range(2)}
+    await a_bill(here.pool, mother, two.id, ours)  # paid by somebody else
     await visit(here.pool, mother, two.id, NOW - 4 * DAY, n=1)  # booked by somebody else
     hers = await visit(here.pool, child, two.id, NOW - 5 * DAY, n=2)
     theirs = await visit(here.pool, stranger, two.id, NOW - 6 * DAY, n=3)
@@ -195,16 +207,51 @@ async def test_of_others_it_has_what_the_right_shows(here: Office) -> None:
     assert {x["id"]: x["is_own"] for x in told["people"]} == {mother: False, child: True}
     assert {x["id"] for x in told["appointments"]} == {str(ours), str(hers)}
     assert [x["id"] for x in told["tickets"]] == [str(waited)]
+    assert {x["id"] for x in told["bills"]} == paid
     assert str(theirs) not in json.dumps(told) and stranger not in json.dumps(told)
     # What the person does not let this account see, it does not get by exporting either.
     await here.pool.execute("update account_patient set may_see = false where patient_id = $1", UUID(mother))
     less = await export(one)
     assert {x["id"] for x in less["appointments"]} == {str(hers)} and less["tickets"] == []
+    assert less["bills"] == []
     # Nor what it saw before the right ended.
     await here.pool.execute(
         "update account_patient set may_see = true, revoked_at = now() where patient_id = $1", UUID(child)
     )
     assert str(hers) not in json.dumps(await export(one))
+
+
+async def a_bill(pool: asyncpg.Pool, patient_id: str, account_id: bytes, number: UUID) -> UUID:
+    """As the journal would have written it: paid, and refunded in part."""
+    id_, payment = UUID(bytes=secrets.token_bytes(16)), UUID(bytes=secrets.token_bytes(16))
+    lines = json.dumps([["1", "registration", "general", 2500, 1]])
+    discounts = json.dumps([["1", "coupon", "C7", 500, 0, 0]])
+    await pool.execute(
+        "insert into bill values ($1, $2, $3, 'o1', $4, $5, 2000, null, '0304', 'general', $6, $7, 2,"
+        " 'partly_refunded', '', false, true, $8, 2000, 500, 0, 0, $7, $7, 11)",
+        id_,
+        UUID(bytes=account_id),
+        UUID(patient_id),
+        lines,
+        discounts,
+        number,
+        NOW,
+        payment,
+    )
+    await pool.execute(
+        "insert into payment values ($1, $2, 'alipay', 'm', 2000, 4, '', 't1', 2000, true, $3, $3, $3)",
+        payment,
+        id_,
+        NOW,
+    )
+    await pool.execute(
+        "insert into refund values (gen_random_uuid(), $1, $2, 500, 'kindness', 5, '', 'alipay', 'r1', $3,"
+        " $3)",
+        id_,
+        payment,
+        NOW,
+    )
+    return id_
 
 
 async def test_pages_leave_nothing_out_and_nothing_twice(here: Office) -> None:

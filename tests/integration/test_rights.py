@@ -128,7 +128,7 @@ async def opened(database: str) -> AsyncIterator[House]:
     pool = await world.pool()
     async with pool.acquire() as connection:
         for caller in (ROLELESS, "helper", "victim", *Role):
-            roles = (caller,) if caller in set(Role) else ("manager",) if caller == "helper" else ()
+            roles = (caller,) if caller in set(Role) else ("manager", "desk") if caller == "helper" else ()
             new = NewStaff(
                 f"a-{caller.replace('_', '-')}",
                 "某某",
@@ -194,6 +194,7 @@ async def _side(
     patient, relative, spare, punished = patients
     slot = f"{doctor}-{tomorrow.replace('-', '')}-0900"
     held = await _booked(house, account, slot, patient)
+    await house.good("helper", "POST", f"/api/v1/cashier/appointments/{held['id']}/bill", {})
     gone = await _booked(house, account, f"{doctor}-{later.replace('-', '')}-0900", relative)
     await house.good(account, "POST", f"/api/v1/appointments/{gone['id']}/cancel")
     tickets = []

@@ -25,9 +25,9 @@ START = 1_800_000_000_000
 MINUTE = 60_000
 BILL = b"bill".ljust(16, b".")
 FIRST = b"appointment".ljust(16, b".")
-PROVIDERS = ("wechat_pay", "alipay")
+OURS = {"wechat_pay": "1900000109", "alipay": "2088000000000001"}
+"""Our merchant numbers there."""
 TERMS = p.MoneyTerms(
-    merchants={"wechat_pay": "1900000109", "alipay": "2088000000000001"},
     refunds=RefundRules(
         {("", ""): RefundTerms(((24 * 60, 100), (60, 50), (0, 25))), ("strict", ""): RefundTerms((), 0)}
     ),
@@ -67,6 +67,7 @@ class World:
         self.paid_back: dict[bytes, str] = {}  # refund -> processing | done | refused, at the providers
         self.till = 0  # cash at the desk
         self.seats: dict[bytes, str] = {}  # held | booked | gone
+        self.gone: dict[bytes, tuple[str, int]] = {}  # why and when
         self.free = self.rng.choice([0, 0, 1, 2])
         self.inbox: list[p.Command] = []
         self.zombies: list[tuple[Errand, int]] = []  # somebody works on these since then
@@ -131,7 +132,8 @@ class World:
         self.rng.choices(list(kinds), list(kinds.values()))[0]()
 
     def start(self) -> None:
-        self.run(p.StartPayment(self.new(), self.new(), self.rng.choice(PROVIDERS)))
+        provider = self.rng.choice([*OURS])
+        self.run(p.StartPayment(self.new(), self.new(), provider, OURS[provider]))
 
     def patient_pays(self) -> None:
         """Also on a page that he left open."""
@@ -154,7 +156,7 @@ class World:
             self.new(),
             attempt_id,
             provider,
-            TERMS.merchants[provider],
+            OURS[provider],
             str(order["txn"]),
             int(order["fen"]),
             "CNY",
@@ -170,9 +172,11 @@ class World:
             self.seat_goes(FIRST, Cause.EXPIRED)
 
     def seat_goes(self, appointment_id: bytes, cause: str) -> None:
-        self.seats[appointment_id] = "gone"
+        was, self.seats[appointment_id] = self.seats[appointment_id], "gone"
+        self.gone[appointment_id] = cause, self.now
         self.free += 1
-        self.later(p.SeatGone(self.new(), appointment_id, cause, self.now))
+        if was != "held" or self.rng.random() < 0.8:  # else: as if before the bill was opened
+            self.later(p.SeatGone(self.new(), appointment_id, cause, self.now))
 
     def somebody_books(self) -> None:
         self.free = max(0, self.free - 1)
@@ -224,7 +228,7 @@ class World:
                 self.new(),
                 attempt_id,
                 provider,
-                TERMS.merchants[provider],
+                OURS[provider],
                 "forged",
                 fen,
                 "CNY",
@@ -318,12 +322,26 @@ class World:
                     self.run(p.PaymentFound(self.new(), subject, Found.CLOSED))
                 else:
                     self.run(p.PaymentFound(self.new(), subject, str(order["state"])))
+            case Do.LOOK_AT_SEAT:
+                if self.now < errand.due:
+                    return
+                if self.rng.random() < 0.5:  # the sweeper was there
+                    self.hold_ends()
+                match self.seats[subject]:
+                    case "booked":
+                        self.run(p.SeatTaken(self.new(), subject))
+                    case "gone":
+                        cause, at = self.gone[subject]
+                        self.run(p.SeatGone(self.new(), subject, cause, at))
             case Do.BOOK_SEAT:
                 if self.seats[subject] in ("held", "booked"):
                     if done:
                         self.seats[subject] = "booked"
                     if not lost:
                         self.run(p.SeatTaken(self.new(), subject))
+                elif subject in self.gone and not lost:
+                    cause, at = self.gone[subject]
+                    self.run(p.SeatGone(self.new(), subject, cause, at))
             case Do.RETAKE_SEAT:
                 again = errand.successor
                 if self.seats.get(again) != "booked":
@@ -433,7 +451,7 @@ class World:
             if state == "done":
                 kept_outside[bill.attempts[refund.attempt_id].provider] -= refund.fen
         kept_outside[p.AT_HOSPITAL] = self.till
-        for provider in (*PROVIDERS, p.AT_HOSPITAL):
+        for provider in (*OURS, p.AT_HOSPITAL):
             assert balances.get(ledger.of_provider(provider), 0) == kept_outside[provider], provider
         for attempt_id, order in self.orders.items():
             paid = order["state"] == "paid"
@@ -504,7 +522,7 @@ def test_the_worlds_meet_what_they_are_for() -> None:
 # Any command at all, in any order: nothing raises, nothing is doubled.
 
 IDS = st.sampled_from([FIRST, p.retaken_id(FIRST), *(bytes([n]) * 16 for n in range(1, 5))])
-WORDS = st.sampled_from([*PROVIDERS, p.AT_HOSPITAL, *Found, *Cause, *Via, "", "1900000109", "CNY", "1"])
+WORDS = st.sampled_from([*OURS, p.AT_HOSPITAL, *Found, *Cause, *Via, "", "1900000109", "CNY", "1"])
 FEN = st.sampled_from([0, -1, 1, 100, 5_000, START, START + 20 * MINUTE])
 TYPES: dict[object, st.SearchStrategy[object]] = {
     bytes: IDS,

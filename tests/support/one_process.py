@@ -56,13 +56,14 @@ class OneProcess:
 @asynccontextmanager
 async def serving(world: PostgresWorld, owner_url: str = "", **given: Any) -> AsyncIterator[OneProcess]:
     """Over a database whose catalog is there already. `owner_url` makes the vault, as web/main.py does, where
-    the world's own role may not. `given` are settings."""
+    the world's own role may not. `given` are settings, or members of GatewayConfig."""
     home = Path(tempfile.mkdtemp(prefix="xinglin-one-"))
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     served = await Served.open(world)
+    members = {one.name: given.pop(one.name) for one in fields(GatewayConfig) if one.name in given}
     settings = Settings(
-        home=home, host="127.0.0.1", port=free_port(), gateways=1, shards=1, **_UNBOUNDED, **given
+        home=home, host="127.0.0.1", gateways=1, shards=1, **_UNBOUNDED, **{"port": free_port(), **given}
     )
     if owner_url:
         owner = await connect(owner_url)
@@ -73,6 +74,7 @@ async def serving(world: PostgresWorld, owner_url: str = "", **given: Any) -> As
         "database_url": world.url,
         "token_secret": SECRET,
         "wechat_app": ("", ""),
+        **members,
     }
     absent = {one.name: None for one in fields(GatewayConfig) if one.name not in said}
     gateway = HttpGateway(0, GatewayConfig(**said, **absent))

@@ -50,6 +50,8 @@ _PERSON: Final = {
 
 _ISSUED: Final = "the tokens of the test are signed, and no session is kept of them: test_sessions.py"
 _AGREED: Final = "two accounts must have spoken of the same person: test_people.py"
+_NO_REFUND: Final = "nobody has paid here, so nothing is refunded: test_cashier.py"
+_NO_MONEY: Final = "nobody has paid here, so nothing differs: test_reconciliation.py"
 _PROOF: Final = ("proof_refused",)
 _STEP: Final = "x" * 43
 _STEP_OVER: Final = ("sign_in_step_over",)
@@ -70,6 +72,7 @@ def _day(**body: Any) -> Example:
 EXAMPLES: Final[dict[str, Example]] = {
     # Open.
     "create_session": Example(body={"grant": "wechat", "code": "sandbox:x"}, sided=False),
+    "hospital_billing_calls": Example(body={}, sided=False, codes=("hospital_billing_off",)),
     "list_departments": NONE,
     "list_practitioners": _at(of="department"),
     "read_practitioner": _at(of="practitioner"),
@@ -96,6 +99,12 @@ EXAMPLES: Final[dict[str, Example]] = {
     "reschedule_appointment": _at(of="appointment", slot_id="{slot}"),
     "answer_substitute": _at(of="appointment", accepted=False),
     "pay_bill": _at(of="bill", provider="at_hospital"),
+    "check_payment": Example({"id": "{bill}", "payment": "{nothing}"}, missing="nobody has paid it"),
+    "read_bill": _at(of="bill"),
+    "list_bills": NONE,
+    "hear_wechat_pay": Example(sided=False, codes=("unsupported_provider",)),
+    "hear_alipay": Example(sided=False, codes=("unsupported_provider",)),
+    "read_outstanding": Example({"id": "{patient}"}, codes=("hospital_billing_off",)),
     "appointment_qr": _at(of="appointment"),
     "check_in_by_oneself": Example({"id": "{appointment}"}, {}),
     "read_outlook": _at(of="appointment"),
@@ -198,6 +207,20 @@ EXAMPLES: Final[dict[str, Example]] = {
     "read_indicators": Example(query={"department": "{department}"}),
     "read_calibration": NONE,
     "read_actors": NONE,
+    # The cashier's desk. Bills are opened by what prepares the sides; nobody has the right amount.
+    "find_bills": Example(body={"appointment_id": "{appointment}"}),
+    "read_bill_at_desk": _at(of="bill"),
+    "open_bill_at_desk": Example({"id": "{appointment}"}, {}),
+    "take_at_desk": _at(of="bill", fee=1),
+    "request_refund": _at(of="bill", lines=[{"line_id": "registration", "fee": 1}], reason="未就诊"),
+    "pay_refund_at_desk": Example(
+        {"id": "{bill}", "refund": "{nothing}"}, {"reason": "退现金"}, missing=_NO_REFUND
+    ),
+    "retry_refund": Example({"id": "{bill}", "refund": "{nothing}"}, {"reason": "再试"}, missing=_NO_REFUND),
+    "print_receipt": _at(of="bill"),
+    "list_desk_work": NONE,
+    "settle_alarm": Example({"id": "1"}, {"reason": "已核对"}, sided=False, missing=_NO_REFUND),
+    "read_shift": NONE,
     # Records, and breaking the glass.
     "read_patient_record": _at(of="patient"),
     "break_the_glass": Example(
@@ -279,6 +302,16 @@ EXAMPLES: Final[dict[str, Example]] = {
     "list_affected": Example(
         query={"by_id": "{somebody}", "since": "{since}", "until": "{until}"}, sided=False
     ),
+    # Reconciliation, and the day's end. A day to come is not over: 409, after the rights were looked at.
+    "start_reconciliation": Example(body={"date": "{tomorrow}"}, sided=False, codes=("day_not_over",)),
+    "list_reconciliations": NONE,
+    "list_differences": NONE,
+    "read_difference": Example({"id": "{nothing}"}, sided=False, missing=_NO_MONEY),
+    "settle_difference": Example({"id": "{nothing}"}, {"reason": "已核对"}, sided=False, missing=_NO_MONEY),
+    "read_settlement": Example({"date": "{tomorrow}"}, sided=False),
+    "export_settlement": Example({"date": "{tomorrow}"}, sided=False),
+    "print_settlement": Example({"date": "{tomorrow}"}, sided=False),
+    "close_settlement": Example({"date": "{tomorrow}"}, {}, sided=False, codes=("day_not_over",)),
     # OpenID Connect.
     "begin_oidc": NONE,
     "come_back_from_oidc": NONE,

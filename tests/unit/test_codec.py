@@ -8,12 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.domain import payment as p
 from engine.domain import schedule as s
 from engine.domain import waiting_room as w
 from engine.domain.messages import Event, Reply
 from engine.domain.planning import Plan, PlannedSlot, Session, Share, Stage, plan_as_data, plan_from_data
+from engine.domain.price_rules import Discount, Line
 from engine.domain.refusal import Reason, Refusal
 from engine.journal import codec
+from tests.support import bill_bytes
 
 ids = st.binary(min_size=16, max_size=16)
 times = st.integers(0, 2**53)
@@ -56,6 +59,10 @@ BY_TYPE: dict[object, st.SearchStrategy[object]] = {
     tuple[w.Stage, ...]: several(stages),
     tuple[w.Stage, ...] | None: st.none() | several(stages),
     w.Heir | None: st.none() | st.tuples(texts, texts, times),
+    tuple[tuple[str, int], ...]: several(st.tuples(texts, times)),
+    tuple[tuple[int, int], ...]: several(st.tuples(times, times)),
+    tuple[Line, ...]: several(st.builds(Line, texts, texts, texts, times, st.integers(1, 99))),
+    tuple[Discount, ...]: several(st.builds(Discount, texts, texts, texts, times, times, times)),
 }
 
 
@@ -76,6 +83,7 @@ replies = st.one_of(
     st.builds(w.Told, ids, texts, times, times, texts, times, ids, times),
     st.builds(s.Revised, times, st.none() | answers),
     st.builds(s.Waiting, ids, times, times),
+    st.builds(p.Answer, ids, texts, times, times, times, times, ids, times),
     st.builds(Refusal, st.sampled_from(Reason), details),
 )
 
@@ -485,6 +493,7 @@ GOLDEN_EVENTS = [
         ("96c410000102030405060708090a0b0c0d0e0fa27231c3a773746166663a31a468656c70cf000001a20ada2c00"),
         w.AlarmSet(A, "r1", True, "staff:1", "help", T),
     ),
+    *bill_bytes.EVENTS,
 ]
 GOLDEN_COMMANDS = [
     (
@@ -882,6 +891,7 @@ GOLDEN_COMMANDS = [
         ),
         ("room/0304/2026-11-24", 1, w.SoundAlarm(A, "r1", "staff:1", False, "over")),
     ),
+    *bill_bytes.COMMANDS,
 ]
 GOLDEN_REPLIES = [
     (
@@ -907,6 +917,7 @@ GOLDEN_REPLIES = [
         w.Told(B, "B007", 3, 2, "r1", 4, P, 21),
     ),
     (("91920590"), w.Told()),
+    *bill_bytes.REPLIES,
 ]
 
 
@@ -965,7 +976,7 @@ def test_bytes_from_before_a_field_was_added_still_read(monkeypatch: pytest.Monk
         reason: str
         by: str = "nobody"
 
-    monkeypatch.setitem(codec._EVENTS, 4, SeatReleased)
+    monkeypatch.setitem(codec._READ_EVENT, 4, SeatReleased)
     old = codec.pack_event(s.SeatReleased(A, "expired"))
     assert codec.unpack_event(4, old) == SeatReleased(A, "expired", "nobody")
 

@@ -22,6 +22,26 @@ SAYS_NOT = {
     "AttendanceConfirmed",
     "FateDecided",  # a suspension's
     "WishEnded",
+    "BillSettled",  # after a CommandTaken, as is all that happens to a bill
+    "PaymentStarted",
+    "PrepayReady",
+    "PaymentUncertain",
+    "PaymentEnded",
+    "PaymentReceived",
+    "PaymentDeferred",
+    "BillClosed",
+    "SeatSecured",
+    "SeatLapsed",
+    "SeatLost",
+    "SeatChanged",
+    "SeatUnwanted",
+    "RefundRequested",
+    "RefundSent",
+    "RefundUncertain",
+    "RefundReset",
+    "RefundRejected",
+    "RefundDone",
+    "SeatReleased",  # of a bill; a schedule's says who
 }
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from engine.domain import ledger
 from engine.domain import payment as p
+from engine.domain.limits import BILL_COMMANDS_REMEMBERED, BILL_FEN_MAX, BILL_PAYMENTS_MAX
 from engine.domain.payment import Do, Found, Paying, Refunding, Via
 from engine.domain.price_rules import (
     Coupon,
@@ -19,7 +20,7 @@ from engine.domain.price_rules import (
     Visitor,
     price,
 )
-from engine.domain.refund_rules import Cause, RefundRules, RefundTerms, part, percent_back
+from engine.domain.refund_rules import Cause, RefundRules, RefundTerms, cause_of, part, percent_back
 from engine.domain.refusal import Reason, Refusal
 
 NOW = 1_800_000_000_000
@@ -28,8 +29,9 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 SEAT = b"seat".ljust(16, b".")
 WECHAT, ALIPAY = "wechat_pay", "alipay"
+OURS = {WECHAT: "m1", ALIPAY: "m2"}
+"""Our merchant numbers there."""
 TERMS = p.MoneyTerms(
-    merchants={WECHAT: "m1", ALIPAY: "m2"},
     refunds=RefundRules({("", ""): RefundTerms(((24 * 60, 100), (60, 50)), 10)}),
 )
 REGISTRATION = Line("1", Kind.REGISTRATION, "expert", 5_001)
@@ -80,7 +82,7 @@ class Desk:
 
     def start(self, provider: str = WECHAT) -> bytes:
         attempt_id = self.new()
-        self.run(p.StartPayment(self.new(), attempt_id, provider))
+        self.run(p.StartPayment(self.new(), attempt_id, provider, OURS.get(provider, "")))
         assert not isinstance(self.outcome, Refusal), self.outcome
         self.run(p.PrepayAnswered(self.new(), attempt_id, "prepay"))
         return attempt_id
@@ -116,8 +118,13 @@ class Desk:
         return self.run(p.RefundReported(self.new(), refund_id, provider, "w1", refund.fen, "CNY"))
 
     @property
+    def errands(self) -> list[p.Errand]:
+        """Without the look at a seat that is held: it is there as long as nobody has paid."""
+        return [errand for errand in p.errands(self.bill) if errand.do != Do.LOOK_AT_SEAT]
+
+    @property
     def to_do(self) -> list[str]:
-        return [str(errand.do) for errand in p.errands(self.bill)]
+        return [str(errand.do) for errand in self.errands]
 
     @property
     def status(self) -> str:
@@ -139,7 +146,7 @@ def test_hold_pay_booked() -> None:
     desk = Desk((REGISTRATION, DRUG)).opened()
     assert (desk.status, desk.to_do) == ("open", [])
     attempt_id = desk.new()
-    desk.run(p.StartPayment(desk.new(), attempt_id, WECHAT))
+    desk.run(p.StartPayment(desk.new(), attempt_id, WECHAT, OURS[WECHAT]))
     assert desk.to_do == [Do.ASK_PREPAY]
     desk.run(p.PrepayAnswered(desk.new(), attempt_id, "prepay"))
     desk.run(desk.report(attempt_id))
@@ -166,7 +173,7 @@ def test_what_costs_nothing_is_settled_with_its_seat() -> None:
     desk.open = replace(desk.open, discounts=(Discount("1", "free_follow_up", "复诊免费", 5_001),))
     desk.opened()
     assert desk.to_do == [Do.BOOK_SEAT]
-    assert desk.reason(p.StartPayment(desk.new(), desk.new(), WECHAT)) is Reason.BILL_PAID
+    assert desk.reason(p.StartPayment(desk.new(), desk.new(), WECHAT, OURS[WECHAT])) is Reason.BILL_PAID
     desk.taken()
     assert (desk.status, desk.bill.balances) == ("settled", {})
 
@@ -185,7 +192,7 @@ def test_a_bill_is_opened_once() -> None:
         ({"lines": (REGISTRATION, REGISTRATION)}, "line_twice"),
         ({"lines": (replace(REGISTRATION, fen=-1),)}, "negative"),
         ({"lines": (replace(REGISTRATION, quantity=0),)}, "negative"),
-        ({"lines": (replace(REGISTRATION, fen=p.FEN_MAX + 1),)}, "too_much"),
+        ({"lines": (replace(REGISTRATION, fen=BILL_FEN_MAX + 1),)}, "too_much"),
         ({"discounts": (Discount("1", "coupon", "c", 5_002),)}, "discount"),
         ({"discounts": (Discount("1", "coupon", "c", 5_000), Discount("1", "coupon", "d", 2))}, "discount"),
         ({"discounts": (Discount("1", "coupon", "c", -1),)}, "discount"),
@@ -201,7 +208,7 @@ def test_figures_that_cannot_be(changed: dict[str, object], why: str) -> None:
 def test_only_cny_and_only_known_bills() -> None:
     desk = Desk()
     assert desk.reason(replace(desk.open, currency="USD")) is Reason.CURRENCY_MISMATCH
-    assert desk.reason(p.StartPayment(desk.new(), desk.new(), WECHAT)) is Reason.BILL_UNKNOWN
+    assert desk.reason(p.StartPayment(desk.new(), desk.new(), WECHAT, OURS[WECHAT])) is Reason.BILL_UNKNOWN
 
 
 # Who may begin to pay.
@@ -210,41 +217,48 @@ def test_only_cny_and_only_known_bills() -> None:
 def test_one_payment_at_a_time_with_one_provider() -> None:
     desk = Desk().opened()
     first = desk.start()
-    assert desk.run(p.StartPayment(desk.new(), first, WECHAT)) == []
-    assert desk.reason(p.StartPayment(desk.new(), first, ALIPAY)) is Reason.KEY_REUSED
-    refused = desk.run(p.StartPayment(desk.new(), desk.new(), WECHAT))
+    assert desk.run(p.StartPayment(desk.new(), first, WECHAT, OURS[WECHAT])) == []
+    assert desk.reason(p.StartPayment(desk.new(), first, ALIPAY, OURS[ALIPAY])) is Reason.KEY_REUSED
+    refused = desk.run(p.StartPayment(desk.new(), desk.new(), WECHAT, OURS[WECHAT]))
     assert refused == Refusal(Reason.PAYMENT_UNDER_WAY, {"attempt_id": first.hex()})
     desk.run(p.PaymentOutcomeLost(desk.new(), first))
-    assert desk.reason(p.StartPayment(desk.new(), desk.new(), WECHAT)) is Reason.PAYMENT_UNDER_WAY
+    assert (
+        desk.reason(p.StartPayment(desk.new(), desk.new(), WECHAT, OURS[WECHAT])) is Reason.PAYMENT_UNDER_WAY
+    )
     desk.start(ALIPAY)  # he may change his mind
 
 
 @pytest.mark.parametrize("provider", ["paypal", p.AT_HOSPITAL, ""])
 def test_providers_that_are_not_offered(provider: str) -> None:
     desk = Desk().opened()
-    assert desk.reason(p.StartPayment(desk.new(), desk.new(), provider)) is Reason.PROVIDER_OFF
+    assert (
+        desk.reason(p.StartPayment(desk.new(), desk.new(), provider, OURS.get(provider, "")))
+        is Reason.PROVIDER_OFF
+    )
 
 
 def test_nobody_begins_to_pay_what_is_paid_or_over() -> None:
     desk = Desk().opened()
     desk.now = NOW + 15 * MINUTE  # the very instant, whether or not the schedule has told
-    assert desk.reason(p.StartPayment(desk.new(), desk.new(), WECHAT)) is Reason.HOLD_EXPIRED
+    assert desk.reason(p.StartPayment(desk.new(), desk.new(), WECHAT, OURS[WECHAT])) is Reason.HOLD_EXPIRED
     assert desk.reason(p.TakeAtDesk(desk.new(), desk.new(), "r1", 5_001, "desk")) is Reason.HOLD_EXPIRED
     desk.gone(Cause.EXPIRED)
-    assert desk.reason(p.StartPayment(desk.new(), desk.new(), WECHAT)) is Reason.HOLD_EXPIRED
-    assert settled().reason(p.StartPayment(b"x" * 16, b"y" * 16, WECHAT)) is Reason.BILL_PAID
+    assert desk.reason(p.StartPayment(desk.new(), desk.new(), WECHAT, OURS[WECHAT])) is Reason.HOLD_EXPIRED
+    assert settled().reason(p.StartPayment(b"x" * 16, b"y" * 16, WECHAT, OURS[WECHAT])) is Reason.BILL_PAID
     desk = Desk((DRUG,), has_seat=False).opened()
     assert desk.to_do == [Do.CLOSE_BILL]
     desk.run(p.CloseBill(desk.new(), "withdrawn", "desk"))
-    assert desk.reason(p.StartPayment(desk.new(), desk.new(), WECHAT)) is Reason.BILL_CLOSED
+    assert desk.reason(p.StartPayment(desk.new(), desk.new(), WECHAT, OURS[WECHAT])) is Reason.BILL_CLOSED
 
 
 def test_attempts_have_a_bound() -> None:
     desk = Desk().opened()
-    for _ in range(p.ATTEMPTS_MAX):
+    for _ in range(BILL_PAYMENTS_MAX):
         attempt_id = desk.start()
         desk.run(p.PaymentFound(desk.new(), attempt_id, Found.CLOSED))
-    assert desk.reason(p.StartPayment(desk.new(), desk.new(), WECHAT)) is Reason.TOO_MANY_PAYMENTS
+    assert (
+        desk.reason(p.StartPayment(desk.new(), desk.new(), WECHAT, OURS[WECHAT])) is Reason.TOO_MANY_PAYMENTS
+    )
 
 
 # Unknown outcomes.
@@ -253,7 +267,7 @@ def test_attempts_have_a_bound() -> None:
 def test_an_unknown_prepay_is_resolved_by_query_before_anything_is_repeated() -> None:
     desk = Desk().opened()
     attempt_id = desk.new()
-    desk.run(p.StartPayment(desk.new(), attempt_id, WECHAT))
+    desk.run(p.StartPayment(desk.new(), attempt_id, WECHAT, OURS[WECHAT]))
     desk.run(p.PaymentOutcomeLost(desk.new(), attempt_id))
     assert desk.to_do == [Do.QUERY_PAYMENT]
     desk.run(p.PaymentFound(desk.new(), attempt_id, Found.NONE))
@@ -265,7 +279,7 @@ def test_an_unknown_prepay_is_resolved_by_query_before_anything_is_repeated() ->
 def test_a_refused_prepay_may_have_been_heard_before() -> None:
     desk = Desk().opened()
     attempt_id = desk.new()
-    desk.run(p.StartPayment(desk.new(), attempt_id, WECHAT))
+    desk.run(p.StartPayment(desk.new(), attempt_id, WECHAT, OURS[WECHAT]))
     desk.run(p.PrepayRefused(desk.new(), attempt_id, "ORDERPAID"))  # said whoever asked again after a crash
     assert desk.to_do == [Do.QUERY_PAYMENT]
     desk.run(desk.report(attempt_id, Via.QUERY))
@@ -275,7 +289,7 @@ def test_a_refused_prepay_may_have_been_heard_before() -> None:
 def test_a_refused_prepay_that_nobody_heard_has_failed() -> None:
     desk = Desk().opened()
     attempt_id = desk.new()
-    desk.run(p.StartPayment(desk.new(), attempt_id, WECHAT))
+    desk.run(p.StartPayment(desk.new(), attempt_id, WECHAT, OURS[WECHAT]))
     desk.run(p.PrepayRefused(desk.new(), attempt_id, "PARAM_ERROR"))
     desk.run(p.PaymentFound(desk.new(), attempt_id, Found.NONE))
     assert desk.bill.attempts[attempt_id].state is Paying.FAILED
@@ -310,7 +324,7 @@ def test_what_was_said_before_the_payment_changes_nothing_after_it() -> None:
 def test_a_payment_sent_off_is_asked_after() -> None:
     desk = Desk().opened()
     attempt_id = desk.start()
-    assert p.errands(desk.bill) == [p.Errand(Do.QUERY_PAYMENT, attempt_id, NOW + p.POLL_MS)]
+    assert desk.errands == [p.Errand(Do.QUERY_PAYMENT, attempt_id, NOW + p.POLL_MS)]
 
 
 # Reports that are not ours.
@@ -510,6 +524,47 @@ def test_who_does_not_come_and_has_not_paid_owes_nothing() -> None:
     desk.taken()
     desk.gone(Cause.NO_SHOW)
     assert (desk.status, desk.to_do) == ("closed", [])
+
+
+def test_without_limits_everybody_may_pay_at_the_hospital() -> None:
+    desk = Desk((replace(REGISTRATION, fen=BILL_FEN_MAX),)).opened()
+    desk.run(p.PayAtHospital(desk.new(), 10_000))
+    assert desk.status == "at_hospital"
+
+
+def test_a_seat_that_is_held_is_looked_at_when_its_time_is_over() -> None:
+    """Its hold may have ended before the bill was opened: the schedule told nobody."""
+    desk = Desk().opened()
+    due = NOW + 15 * MINUTE + p.LOOK_AFTER_MS
+    assert p.errands(desk.bill) == [p.Errand(Do.LOOK_AT_SEAT, SEAT, due)]
+    paid = Desk().opened()
+    paid.pay()
+    assert Do.LOOK_AT_SEAT not in [errand.do for errand in p.errands(paid.bill)]
+    desk.gone(Cause.EXPIRED)
+    assert p.errands(desk.bill) == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "cause"),
+    [
+        ("expired", Cause.EXPIRED),
+        ("cancelled", Cause.CANCELLED),
+        ("unconfirmed", Cause.EXCUSED),
+        ("excused", Cause.EXCUSED),
+        ("suspended", Cause.SUSPENDED),
+        ("substitute_declined", Cause.SUSPENDED),
+    ],
+)
+def test_every_reason_of_a_schedule_is_a_cause(reason: str, cause: Cause) -> None:
+    assert cause_of(reason) is cause
+
+
+def test_an_answer_says_how_the_bill_stands() -> None:
+    desk = settled()
+    told = p.reply_to(desk.bill, desk.open)
+    assert told == p.Answer(b"b" * 16, "settled", 5_001, 5_001, 0, 0, SEAT, 0)
+    desk.gone(Cause.SUSPENDED)
+    assert p.reply_to(desk.bill, desk.open) == replace(told, status="refunding", owed_back=5_001)
 
 
 # Refunds.
@@ -735,8 +790,8 @@ def test_time_never_goes_back_and_few_commands_are_remembered() -> None:
     desk = Desk().opened()
     attempt_id = desk.start()
     desk.now = NOW - HOUR
-    for _ in range(p.BILL_COMMANDS_REMEMBERED):
+    for _ in range(BILL_COMMANDS_REMEMBERED):
         desk.run(p.PaymentOutcomeLost(desk.new(), attempt_id))
         desk.run(p.PaymentFound(desk.new(), attempt_id, Found.OPEN))
     assert desk.bill.at == NOW
-    assert len(desk.bill.commands) == p.BILL_COMMANDS_REMEMBERED
+    assert len(desk.bill.commands) == BILL_COMMANDS_REMEMBERED

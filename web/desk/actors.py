@@ -42,7 +42,7 @@ class SpreadAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ActorAnswer:
-    actor: Annotated[str, Field(description="schedule/医生/日期，room/科室/日期 / which one")]
+    actor: Annotated[str, Field(description="schedule/医生/日期，room/科室/日期，bill/账单 / which one")]
     mailbox: Annotated[int, Field(description="未答复的请求 / asked and not answered")]
     commands: Annotated[int, Field(description="自该分片启动 / since its shard began to serve")]
     commands_per_second: float

@@ -1,4 +1,4 @@
-"""Schedule work that waits for consent: who may agree sees it and decides."""
+"""Schedule work and refunds that wait for consent: who may agree sees them and decides."""
 
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
@@ -14,6 +14,7 @@ from engine.records.change_requests import ChangeRequest, RequestStatus
 from web import keys
 from web.auditing import audited
 from web.auth import Staff, agrees, may_manage
+from web.cashier import refunds
 from web.desk import templates
 from web.desk.day import read_day
 from web.desk.schedule_bodies import (
@@ -89,6 +90,7 @@ async def list_change_requests(request: web.Request, *, staff: Staff, query: Req
         Reason.ALREADY_BOOKED,
         Reason.TIME_CONFLICT,
         Reason.NOT_ELIGIBLE,
+        *refunds.REFUSALS,
         *OVERLOAD,
     ],
 )
@@ -128,6 +130,8 @@ async def _carry_out(request: web.Request, found: ChangeRequest, staff: Staff, r
     try:
         if new.command == "change_template":
             await templates.carry_out(request, new)
+        elif new.command == refunds.COMMAND:
+            await refunds.carry_out(request, new)
         else:
             change = _CHANGE.validate_python(new.body, strict=False)
             day = await read_day(app, new.target)

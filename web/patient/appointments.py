@@ -22,11 +22,12 @@ from engine.domain.policy import Channel
 from engine.domain.refusal import Reason, Refusal
 from engine.records import appointments as records
 from engine.records.appointments import AppointmentRecord
-from engine.records.delegations import may_pay
+from engine.records.bills_of_numbers import BillOfNumber, bills_of_numbers
 from engine.views.availability import Availability
 from web import keys
 from web.attendance import attend_by
 from web.auditing import noted_delegation
+from web.bills.at_hospital import book_at_hospital
 from web.errors import Problem, refused
 from web.faults import Fault
 from web.openapi import api
@@ -40,8 +41,6 @@ from web.patient.bodies import (
     HeldAnswer,
     HoldBody,
     IdPath,
-    PaymentAnswer,
-    PaymentBody,
     StatusWord,
 )
 from web.patient.catalog import alternative
@@ -172,7 +171,8 @@ async def list_appointments(
     page = found[: query.limit]
     await noted_delegation(request, account_id, "appointment_read", [one.patient_id for one in page])
     more = page[-1].created_at if len(found) > query.limit else None
-    return AppointmentsAnswer([_described(app, a) for a in page], more)
+    shown = await bills_of_numbers(app[keys.POOL], [one.id for one in page])
+    return AppointmentsAnswer([_described(app, a, shown.get(a.id)) for a in page], more)
 
 
 @api.route(
@@ -186,7 +186,8 @@ async def read_appointment(request: web.Request, *, account_id: bytes, path: IdP
     """One appointment of this account."""
     found = await find(request.app, path.id, account_id)
     await noted_delegation(request, account_id, "appointment_read", [found.patient_id])
-    return _described(request.app, found)
+    shown = await bills_of_numbers(request.app[keys.POOL], [found.id])
+    return _described(request.app, found, shown.get(found.id))
 
 
 @api.route(
@@ -201,6 +202,9 @@ async def read_appointment(request: web.Request, *, account_id: bytes, path: IdP
         Reason.CHANGE_TOO_LATE,
         Reason.TOO_MANY_CHANGES,
         Reason.CHANGE_GIVEN_UP,
+        Reason.AT_HOSPITAL_NOT_ALLOWED,
+        Reason.BILL_PAID,
+        Reason.BILL_CLOSED,
         *OVERLOAD,
     ],
 )
@@ -211,7 +215,7 @@ async def confirm_appointment(
 
     A number that was offered instead of a booked one is taken in exchange: the booked one is given up."""
     found = await find(request.app, path.id, account_id)
-    return await _book(request.app, found)
+    return await book_at_hospital(request.app, found, lambda: book(request.app, found))
 
 
 @api.route(
@@ -244,38 +248,6 @@ async def confirm_attendance(
     return await _change(request.app, found, s.ConfirmAttendance(found.id, account_id))
 
 
-@api.route(
-    "POST",
-    "/api/v1/bills/{id}/payments",
-    zh="支付账单",
-    status=201,
-    tags=["bills"],
-    errors=[
-        Fault.NO_SUCH_BILL,
-        Fault.UNSUPPORTED_PROVIDER,
-        Fault.PAYING_NOT_DELEGATED,
-        Reason.HOLD_EXPIRED,
-        Reason.ALREADY_CANCELLED,
-        *OVERLOAD,
-    ],
-)
-async def pay_bill(
-    request: web.Request, *, account_id: bytes, idempotency_key: str, path: IdPath, body: PaymentBody
-) -> PaymentAnswer:
-    """Pays a registration. `at_hospital` books the number at once, to be paid at the window."""
-    found = await records.appointment(
-        request.app[keys.POOL], request.app[keys.VAULT], path.id.bytes, account_id
-    )
-    if found is None:
-        raise Problem(Fault.NO_SUCH_BILL)
-    if body.provider != "at_hospital":
-        if not await may_pay(request.app[keys.POOL], account_id, found.patient_id):
-            raise Problem(Fault.PAYING_NOT_DELEGATED)
-        raise Problem(Fault.UNSUPPORTED_PROVIDER)
-    await _book(request.app, found)
-    return PaymentAnswer(uuid(found.id), body.provider, "at_hospital", found.fee_fen, {})
-
-
 async def _ask(app: web.Application, stream: str, command: s.Command) -> s.Answer:
     deadline = asyncio.get_running_loop().time() + ANSWER_MS_MAX / 1000
     return answered(await app[keys.DIRECTORY].ask(stream, command, deadline))
@@ -298,7 +270,7 @@ async def _change(app: web.Application, found: AppointmentRecord, command: s.Com
     return ChangedAnswer(uuid(found.id), WORDS[answer.status], answer.number, found.slot_id)
 
 
-async def _book(app: web.Application, found: AppointmentRecord) -> ChangedAnswer:
+async def book(app: web.Application, found: AppointmentRecord) -> ChangedAnswer:
     """Confirms what is held. Raises Problem."""
     if found.replaces is None or found.status != s.Status.PENDING:
         return await _change(app, found, s.ConfirmAppointment(found.id, found.account_id))
@@ -335,7 +307,9 @@ def alternatives(
     return offers.choose(ranked, now)
 
 
-def _described(app: web.Application, found: AppointmentRecord) -> AppointmentAnswer:
+def _described(
+    app: web.Application, found: AppointmentRecord, bill: BillOfNumber | None
+) -> AppointmentAnswer:
     availability, zone = app[keys.AVAILABILITY], app[keys.ZONE]
     practitioner_id = found.schedule_id.rpartition("-")[0]
     practitioner = availability.catalog.practitioners.get(practitioner_id)
@@ -360,7 +334,8 @@ def _described(app: web.Application, found: AppointmentRecord) -> AppointmentAns
         end=start + _SLOT,
         fee=found.fee_fen,
         pay_by=found.hold_until.astimezone(zone) if pending else None,
-        bill_id=uuid(found.id),
+        bill_id=uuid(found.id if bill is None else bill.bill_id),
+        bill_status=None if bill is None else bill.status,  # type: ignore[arg-type]  # the engine's words
         reason=found.reason,
         created_at=found.created_at.astimezone(zone),
         updated_at=found.updated_at.astimezone(zone),
@@ -369,7 +344,7 @@ def _described(app: web.Application, found: AppointmentRecord) -> AppointmentAns
         replaces=None if found.replaces is None else uuid(found.replaces),
         replaced_by=None if found.successor is None else uuid(found.successor),
         fate=found.fate,  # type: ignore[arg-type]  # the engine's words are the contract's
-        refund_due=_owed(found),
+        refund_due=_owed(found) if bill is None else bill.owed_back,
         attend_by=None if by is None else by.astimezone(zone),
         will_come=found.will_come,
     )

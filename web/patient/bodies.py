@@ -65,6 +65,9 @@ Title = Literal["chief", "associate_chief", "attending", "resident"]
 Period = Literal["morning", "afternoon", "night"]
 StatusWord = Literal["pending", "booked", "arrived", "fulfilled", "cancelled", "noshow", "waitlist"]
 Provider = Literal["wechat_pay", "alipay", "at_hospital"]
+BillStatusWord = Literal[
+    "open", "at_hospital", "paid", "settled", "closed", "refunding", "partly_refunded", "refunded"
+]
 ChannelWord = Literal["mini_program", "window", "kiosk", "phone", "referral", "doctor", "management", "his"]
 FateWord = Literal["affected", "moved", "offered", "waitlisted", "refunded"]
 
@@ -454,7 +457,10 @@ class AppointmentAnswer:
     end: datetime
     fee: Annotated[int, Field(description="分 / fen")]
     pay_by: Annotated[datetime | None, Field(description="仅待支付时 / while pending")]
-    bill_id: Id | None
+    bill_id: Annotated[Id | None, Field(description="现在对应的账单 / the bill that is for it now")]
+    bill_status: Annotated[
+        BillStatusWord | None, Field(description="账单状态，未开出为 null / null: not opened yet")
+    ]
     reason: Annotated[str | None, Field(description="取消的原因 / why it was cancelled")]
     created_at: datetime
     updated_at: datetime
@@ -496,21 +502,3 @@ class ChangedAnswer:
     status: StatusWord
     number: int
     slot_id: str
-
-
-# Bills.
-
-
-class PaymentBody(Request):
-    provider: Annotated[Provider, Field(description="支付方式 / how it will be paid")]
-
-
-@dataclass(frozen=True, slots=True)
-class PaymentAnswer:
-    bill_id: Id
-    provider: Provider
-    status: Annotated[Literal["pending", "paid", "at_hospital"], Field(description="账单状态 / of the bill")]
-    fee: Annotated[int, Field(description="分 / fen")]
-    client: Annotated[
-        dict[str, str], Field(description="客户端调起支付所需 / what the client's pay call needs")
-    ]

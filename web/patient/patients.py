@@ -1,7 +1,5 @@
 """The people an account books for."""
 
-import secrets
-import time
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -25,6 +23,7 @@ from web import keys
 from web.auditing import audited, noted_delegation
 from web.errors import Entry, Problem
 from web.faults import Fault
+from web.fresh_ids import new_id as new_id
 from web.openapi import PRIVATE_HEADERS, api
 from web.patient.bodies import (
     IdPath,
@@ -189,14 +188,6 @@ def person_of(request: web.Request, body: PersonBody, now: datetime) -> Person:
     if isinstance(person, IdentityFault):
         raise Problem(Fault(person.value), errors=[Entry(["body", _FIELD_OF[person]], person.value)])
     return person
-
-
-def new_id() -> bytes:
-    """A UUIDv7 (RFC 9562, 5.7): ids made near in time lie near each other in an index."""
-    value = bytearray((time.time_ns() // 1_000_000).to_bytes(6, "big") + secrets.token_bytes(10))
-    value[6] = (value[6] & 0x0F) | 0x70
-    value[8] = (value[8] & 0x3F) | 0x80
-    return bytes(value)
 
 
 def terms_of(request: web.Request) -> records.DelegationTerms:

@@ -13,6 +13,7 @@ from aiohttp import hdrs, web
 from engine.domain.ids import ScheduleKey
 from engine.journal.streams import read_stream
 from engine.records import personal_export as records
+from engine.records.bills_export import OwnBill
 from engine.records.erasure import Clock
 from engine.views.history import of_appointment
 from web import keys
@@ -39,6 +40,7 @@ class ExportAnswer:
     account: records.OwnAccount
     people: list[records.OwnPatient]
     appointments: list[records.OwnAppointment]
+    bills: list[OwnBill]
     tickets: list[records.OwnTicket]
     vitals: list[records.OwnVitals]
     wishes: list[records.OwnWish]

@@ -21,6 +21,7 @@ TITLES: Final[Mapping[str, Text]] = {
     "account": Text("账号", "Account"),
     "people": Text("就诊人", "People"),
     "appointments": Text("预约", "Appointments"),
+    "bills": Text("账单、支付与退款", "Bills, payments and refunds"),
     "tickets": Text("候诊", "Tickets"),
     "vitals": Text("体征", "Vitals"),
     "wishes": Text("候补", "Wishes"),

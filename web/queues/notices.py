@@ -23,6 +23,7 @@ from engine.database import DatabaseFailed, connect
 from engine.domain import waiting_room as w
 from engine.domain.ids import RoomKey, ticket_id
 from engine.domain.limits import NUMBER_MAX
+from engine.domain.money import plain_yuan
 from engine.records import notices as records
 from engine.records.expected import departments_with_bookings
 from engine.records.notices import Key, Notice
@@ -49,7 +50,7 @@ LISTED_MAX: Final = 100
 LISTEN_AGAIN_SECONDS: Final = 1.0
 HEARD_MAX: Final = 1_000  # pieces of news that wait here; what is beyond it is found in the tables
 
-KindWord = Literal["ahead", "leave_home", "late"]
+KindWord = Literal["ahead", "leave_home", "late", "seat_again", "no_seat", "refunded"]
 
 WORDS: Final[Mapping[str, Text]] = {
     "ahead": Text(
@@ -70,6 +71,15 @@ WORDS: Final[Mapping[str, Text]] = {
         "{practitioner} is about {late_minutes} minutes behind the appointed times. Your appointment shows"
         " when you will probably be called.",
     ),
+    "seat_again": Text(
+        "您的付款在占号到期后到账，已为您重新占到同一时段的号，请以新的号为准。",
+        "Your payment came after the hold had ended: you have a number in the same slot again, a new one.",
+    ),
+    "no_seat": Text(
+        "您的付款 {yuan} 元到账时该时段已无余号，将全额退回原支付账户。",
+        "No seat was left when your payment of ¥{yuan} came; all of it goes back the way it came.",
+    ),
+    "refunded": Text("已退回 {yuan} 元。", "¥{yuan} were given back."),
 }
 
 
@@ -241,6 +251,8 @@ def words_of(app: web.Application, notice: Notice) -> Text:
         for name in ("turn_at", "arrive_by")
         if name in data
     }
+    if "fen" in data:
+        times["yuan"] = plain_yuan(data["fen"])
     practitioner = app[keys.AVAILABILITY].catalog.practitioners.get(data.get("practitioner_id", ""))
     names = ("", "The practitioner") if practitioner is None else (practitioner.name,) * 2
     zh, en = (
@@ -276,9 +288,11 @@ class NoticesAnswer:
     before: Annotated[int | None, Field(description="下一页 / pages on; null: there are no more")]
 
 
-@api.route("GET", "/api/v1/notices", zh="我的候诊提醒", tags=["queues"], errors=[Fault.DATABASE_DOWN])
+@api.route(
+    "GET", "/api/v1/notices", zh="我的提醒（候诊、支付）", tags=["queues"], errors=[Fault.DATABASE_DOWN]
+)
 async def list_notices(request: web.Request, *, account_id: bytes, query: NoticesQuery) -> NoticesAnswer:
-    """What the patients of this account were told about their visits, latest first."""
+    """What the patients of this account were told about their visits and their money, latest first."""
     app = request.app
     found = await records.notices_for(
         app[keys.POOL], account_id, query.before, query.limit + 1, datetime.now(UTC)
@@ -297,7 +311,7 @@ def _answer(app: web.Application, notice: Notice) -> NoticeAnswer:
         kind,
         NameAnswer(*words_of(app, notice)),
         uuid(notice.patient_id),
-        None if of_ticket else uuid(notice.subject),
+        None if of_ticket or not notice.department_id else uuid(notice.subject),
         uuid(notice.subject if of_ticket else ticket_id(notice.subject)),
         notice.department_id,
         notice.day.isoformat(),
