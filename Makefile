@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: run test lint sbom fuzz bench bench-eta bench-peers bench-month bench-no-show bench-restore bench-stream bench-suspend chaos lock clean
+.PHONY: run test lint sbom fuzz bench bench-eta bench-peers bench-month bench-no-show bench-restore bench-stream bench-suspend chaos soak-payments lock clean
 
 run: $(VENV)/.runtime
 	exec $(BIN)/xinglin serve --demo $(ARGS)
@@ -56,6 +56,9 @@ bench-suspend: $(VENV)/.dev
 
 chaos: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.chaos $(ARGS)
+
+soak-payments: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.payments $(ARGS)
 
 # The lock files hold names, versions and hashes; never an address.
 lock: $(VENV)/.dev

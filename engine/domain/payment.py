@@ -47,8 +47,9 @@ CURRENCY: Final = "CNY"
 AT_HOSPITAL: Final = "at_hospital"
 """The desk's till, as a provider."""
 
-POLL_MS: Final = 30_000
-"""A payment that a patient was sent off to is asked after, in case its callback is lost."""
+POLL_MS: Final = 20_000
+"""A payment that a patient was sent off to is asked after, in case its callback is lost. With the lease of an
+errand whose worker died (actors/errands.py) it stays under the minute in which all money is classified."""
 LOOK_AFTER_MS: Final = 5_000
 """After a hold has ended and nobody has said what became of its seat."""
 BY_HAND_AFTER_MS: Final = 10 * 60_000

@@ -26,7 +26,9 @@ from web.fresh_ids import new_id
 
 log = logging.getLogger(__name__)
 
-RETAKE_HOLD_SECONDS: Final = 60  # between holding the seat again and booking it
+RETAKE_HOLD_SECONDS: Final = 600
+"""Between holding the seat again and booking it. Whoever holds it may die: the next one comes after the
+errand's lease and its longest pause, and must not find it lapsed, for it is not held twice under one id."""
 AGAIN_SECONDS: Final = 1.0
 CHANGES_MAX: Final = 32  # of one number, that are followed
 _NOT_NOW: Final = (Reason.BUSY, Reason.TOO_LATE, Reason.AWAY)
