@@ -69,6 +69,7 @@ class Plan:
     seed: int
     drain_seconds: float
     refund_told_lost: float
+    classified_within: float  # seconds
 
 
 @dataclass(slots=True)
@@ -214,7 +215,7 @@ async def _settled(
         reconciled, found = await _reconciled(connection, system, there, console)
         run.phases["reconcile"] = time.monotonic() - began
         began = time.monotonic()
-        checks, classified = await judge(connection, there, living.lives, left)
+        checks, classified = await judge(connection, there, living.lives, left, run.plan.classified_within)
         found["alarms"] = {
             f"{row['provider']}: {row['why']}": row["times"]
             for row in await connection.fetch(
@@ -388,6 +389,7 @@ def _kinds(console: Console, answers: list[Said]) -> dict[str, dict[str, int]]:
 @click.option("--gateways", default=1, show_default=True)
 @click.option("--drain", default=180.0, show_default=True, help="Seconds that errands may take at the end.")
 @click.option("--refund-told-lost", default=0.05, show_default=True, help="Share of refunds nobody tells of.")
+@click.option("--classified-within", default=60.0, show_default=True, help="Seconds from money to ledger.")
 @click.option("--seed", default=None, type=int, help="Printed, so that a run can be made again.")
 @click.option("--write/--no-write", default=True, show_default=True, help="benchmarks/results/payments.*")
 def main(
@@ -400,13 +402,16 @@ def main(
     gateways: int,
     drain: float,
     refund_told_lost: float,
+    classified_within: float,
     seed: int | None,
     write: bool,
 ) -> None:
     seed = random.randrange(10**6) if seed is None else seed
     kills = ["shard"] * shard_kills + ["postgres"] * postgres_kills + ["gateway"] * gateway_kills
     random.Random(seed).shuffle(kills)
-    plan = Plan(payments, rate, hold, tuple(kills), gateways, seed, drain, refund_told_lost)
+    plan = Plan(
+        payments, rate, hold, tuple(kills), gateways, seed, drain, refund_told_lost, classified_within
+    )
     sys.exit(uvloop.run(experiment(plan, write)))
 
 

@@ -21,7 +21,6 @@ from engine.domain.schedule import Status
 from engine.journal.streams import read_bill
 from web.audit_replay import Check
 
-CLASSIFIED_SECONDS_MAX: Final = 60.0
 _ERRANDS: Final = "select kind, key from errand where kind in ('bill', 'bill_seat', 'bill_query')"
 _TRANSIENT: Final = ("patient", "suspense", "refunds_payable")
 _SEATED: Final = (Status.BOOKED, Status.ARRIVED, Status.FULFILLED)
@@ -61,13 +60,13 @@ class Classified:
 
 
 async def judge(
-    connection: asyncpg.Connection, there: Sandboxes, lives: Sequence[Life], left: int
+    connection: asyncpg.Connection, there: Sandboxes, lives: Sequence[Life], left: int, within: float
 ) -> tuple[list[Check], Classified]:
     rows = await connection.fetch(
         "select id, bill_id, provider, received, transaction_id, extract(epoch from since)::float8 as since"
         " from payment"
     )
-    classified, check = _classified(rows, there)
+    classified, check = _classified(rows, there, within)
     checks = [
         Check("errands: drained", 1, int(left > 0), [f"{left} are left"] if left else []),
         await _sums(connection),
@@ -201,8 +200,8 @@ def _forged(there: Sandboxes) -> Check:
     return check
 
 
-def _classified(rows: Sequence[asyncpg.Record], there: Sandboxes) -> tuple[Classified, Check]:
-    check = Check(f"classified within {CLASSIFIED_SECONDS_MAX:.0f} s")
+def _classified(rows: Sequence[asyncpg.Record], there: Sandboxes, within: float) -> tuple[Classified, Check]:
+    check = Check(f"classified within {within:.0f} s")
     known = {row["id"].hex: row["since"] for row in rows if row["received"]}
     moments = []
     for order, paid in there.paid.items():
@@ -212,7 +211,7 @@ def _classified(rows: Sequence[asyncpg.Record], there: Sandboxes) -> tuple[Class
             continue
         moments.append((paid.at, known[order], paid.fen))
         took = known[order] - paid.at
-        if took > CLASSIFIED_SECONDS_MAX:
+        if took > within:
             second = paid.at - min(one.at for one in there.paid.values())
             check.wrong(
                 f"{order} took {took:.1f} s ({paid.provider}, {there.told[order]} callbacks),"
