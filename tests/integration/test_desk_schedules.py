@@ -159,11 +159,6 @@ def clock(slot: Json) -> str:
     return f"{datetime.fromisoformat(slot['start']):%H:%M}"
 
 
-def test_no_two_models_have_one_name(hospital: Hospital) -> None:
-    """They would rename each other in the document, and in every client that is made of it."""
-    assert not [name for name in hospital.document["components"]["schemas"] if "__" in name]
-
-
 # Looking.
 
 

@@ -259,3 +259,8 @@ def test_a_head_agrees_whichever_role_is_named() -> None:
     assert agrees(member(Role.MANAGER), Role.MANAGER)
     assert not agrees(member(Role.DESK), Role.MANAGER)
     assert agrees(member(Role.DEPARTMENT_HEAD), Role.MANAGER)
+
+
+def test_no_two_models_have_one_name() -> None:
+    """They would rename each other in the document, and in every client that is made of it."""
+    assert not [name for name in api.document["components"]["schemas"] if "__" in name]

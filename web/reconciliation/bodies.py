@@ -123,7 +123,7 @@ class RunsAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class AskedAnswer:
+class ReconciliationAskedAnswer:
     date: date
     providers: list[str]
 
@@ -198,7 +198,7 @@ class BillEvidence:
 
 
 @dataclass(frozen=True, slots=True)
-class EvidenceAnswer:
+class DifferenceEvidenceAnswer:
     """各方的证据 / what each side says."""
 
     difference: DifferenceAnswer

@@ -23,14 +23,14 @@ from web.patient.appointments import uuid
 from web.patient.bodies import IdPath
 from web.reconciliation import words
 from web.reconciliation.bodies import (
-    AskedAnswer,
     BillEvidence,
     DifferenceAnswer,
+    DifferenceEvidenceAnswer,
     DifferencesAnswer,
     DifferencesQuery,
-    EvidenceAnswer,
     PaymentEvidence,
     ReconcileBody,
+    ReconciliationAskedAnswer,
     RefundEvidence,
     RunAnswer,
     RunsAnswer,
@@ -50,7 +50,9 @@ from web.reconciliation.reconciling import channels_of, is_over
     tags=["cashier"],
     errors=[Fault.DAY_NOT_OVER, Fault.UNSUPPORTED_PROVIDER, Fault.DATABASE_DOWN],
 )
-async def start_reconciliation(request: web.Request, *, staff: Staff, body: ReconcileBody) -> AskedAnswer:
+async def start_reconciliation(
+    request: web.Request, *, staff: Staff, body: ReconcileBody
+) -> ReconciliationAskedAnswer:
     """Has a day compared again, now: with the providers' bills, the numbers, and the hospital's billing."""
     app = request.app
     if not is_over(body.date, app[keys.ZONE]):
@@ -68,7 +70,7 @@ async def start_reconciliation(request: web.Request, *, staff: Staff, body: Reco
             object=("day", body.date.isoformat()),
             detail={"providers": wanted},
         )
-    return AskedAnswer(body.date, wanted)
+    return ReconciliationAskedAnswer(body.date, wanted)
 
 
 @api.route(
@@ -122,7 +124,7 @@ async def list_differences(request: web.Request, *, query: DifferencesQuery) -> 
     tags=["cashier"],
     errors=[Fault.NO_SUCH_DIFFERENCE, Fault.DATABASE_DOWN],
 )
-async def read_difference(request: web.Request, *, path: IdPath) -> EvidenceAnswer:
+async def read_difference(request: web.Request, *, path: IdPath) -> DifferenceEvidenceAnswer:
     """What each side says, and the bill as it is now."""
     app = request.app
     async with app[keys.POOL].acquire() as connection, connection.transaction():
@@ -133,7 +135,7 @@ async def read_difference(request: web.Request, *, path: IdPath) -> EvidenceAnsw
         await audited(
             request, connection, "difference_read", subjects=patients, object=("difference", str(path.id))
         )
-    return EvidenceAnswer(_difference(request, found), found.evidence, bill)
+    return DifferenceEvidenceAnswer(_difference(request, found), found.evidence, bill)
 
 
 @api.route(
