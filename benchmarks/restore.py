@@ -194,8 +194,8 @@ async def _book_one_day(url: str, connection: asyncpg.Connection) -> None:
             "insert into patient (id, id_type, created_at) values ($1, 'passport', now())", patient
         )
         await connection.execute(
-            "insert into account_patient (account_id, patient_id, relation, created_at)"
-            " values ($1, $2, 'self', now())",
+            "insert into account_patient (id, account_id, patient_id, relation, created_at)"
+            " values ($2, $1, $2, 'self', now())",
             account,
             patient,
         )
