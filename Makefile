@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: run test lint sbom fuzz bench bench-eta bench-peers bench-month bench-no-show bench-restore bench-stream bench-suspend chaos soak-payments lock clean
+.PHONY: run test lint sbom fuzz bench bench-eta bench-peers bench-month bench-no-show bench-outbox bench-restore bench-stream bench-suspend chaos soak-payments lock clean
 
 run: $(VENV)/.runtime
 	exec $(BIN)/xinglin serve --demo $(ARGS)
@@ -12,7 +12,7 @@ run: $(VENV)/.runtime
 # Servers that tests use come from Debian's packages: installed when root, else named, and their tests skipped.
 test: $(VENV)/.dev
 	$(BIN)/python -m tests.support.debian
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -44,6 +44,9 @@ bench-month: $(VENV)/.dev
 
 bench-no-show: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.no_show $(ARGS)
+
+bench-outbox: $(VENV)/.dev
+	$(BIN)/python -m benchmarks.outbox $(ARGS)
 
 bench-restore: $(VENV)/.dev
 	$(BIN)/python -m benchmarks.restore $(ARGS)

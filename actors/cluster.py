@@ -6,11 +6,12 @@ What gateways and shards say to each other all day goes over actors/link.py.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
-import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from prometheus_client.core import Metric
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from actors.followed_lines import FollowedLines
 from actors.lines import Lines
 from actors.link import Address
 from actors.shard_process import ShardProcess
@@ -53,24 +55,54 @@ class Gateway(Protocol):
     def metrics(self) -> list[Metric]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class OwnShards:
+    """The shards are of this very cluster: its supervisor says where each one is."""
+
+    count: int
+    secret: bytes = field(repr=False)
+    """Of this run: gateways prove with it who they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class OthersShards:
+    """The shards are another service's: PostgreSQL says where they are (actors/followed_lines.py)."""
+
+    database_url: str = field(repr=False)
+    token_secret: bytes = field(repr=False)
+
+
 class GatewayProcess:
     """A gateway inside its Ray actor: receives the routes, and otherwise leaves it alone."""
 
-    def __init__(self, make: Callable[[], Gateway], secret: bytes) -> None:
+    def __init__(self, make: Callable[[], Gateway], shards: OwnShards | OthersShards) -> None:
         self._gateway = make()
-        self._lines = Lines(secret)
+        self._followed: FollowedLines | None = None
+        if isinstance(shards, OthersShards):
+            self._followed = FollowedLines(shards.database_url, shards.token_secret, self._end)
+            self._lines = self._followed.lines
+        else:
+            self._lines = Lines(shards.secret, shards.count)
         self._others: list[Any] = []
 
     async def start(self, routes: dict[int, Address]) -> str:
         for shard_id, address in routes.items():
             self._lines.route(shard_id, address)
         try:
+            if self._followed is not None:
+                await self._followed.start()
             return await self._gateway.start(self._lines, self._metrics_of_others)
         except Exception:
             # Half started is not started: Ray brings a fresh process, and the supervisor asks it again.
             log.exception("the gateway does not start")
             logging.shutdown()
             os._exit(1)
+
+    async def _end(self) -> None:
+        """In good order, and for a fresh process in our place: what was made of the shards is wrong now."""
+        await self._gateway.stop()
+        logging.shutdown()
+        os._exit(1)
 
     async def route(self, shard_id: int, address: Address) -> None:
         self._lines.route(shard_id, address)
@@ -95,7 +127,13 @@ class GatewayProcess:
 
     async def stop(self) -> None:
         await self._gateway.stop()
+        if self._followed is not None:
+            self._followed.stop()
         self._lines.close()
+
+
+class SyncProcess(GatewayProcess):
+    """The same, beside the gateways: its own name in the list of processes."""
 
 
 class ShardActor(ShardProcess):
@@ -146,7 +184,7 @@ class Cluster:
     def __init__(
         self,
         database_url: str,
-        shards: int,
+        shards: OwnShards | OthersShards,
         standbys: int,
         gateways: int,
         policy: Policy,
@@ -154,30 +192,43 @@ class Cluster:
         log_level: str = "INFO",
         log_folder: Path | None = None,
         log_format: LogFormat = "text",
+        beside: Sequence[Callable[[], Gateway]] = (),
     ) -> None:
-        self._shards = shards
-        secret = secrets.token_bytes(32)  # of this run: gateways prove with it who they are
+        """No shards and no standbys are started where the shards are another service's.
+
+        `beside`: processes for which nobody waits; they are made when the gateways listen."""
+        own = shards if isinstance(shards, OwnShards) else None
+        self._shards = own.count if own is not None else 0
         places = _places()
-        self._members = [
-            Member(
-                name := f"shard-process-{n}",
-                _actor(ShardActor, places[n % len(places)]).remote(
-                    name,
-                    database_url,
-                    shards,
-                    policy,
-                    secret,
-                    log_level,
-                    log_folder and log_folder / f"{name}.log",
-                    log_format,
-                ),
-            )
-            for n in range(shards + standbys)
-        ]
+        self._members = (
+            []
+            if own is None
+            else [
+                Member(
+                    name := f"shard-process-{n}",
+                    _actor(ShardActor, places[n % len(places)]).remote(
+                        name,
+                        database_url,
+                        own.count,
+                        policy,
+                        own.secret,
+                        log_level,
+                        log_folder and log_folder / f"{name}.log",
+                        log_format,
+                    ),
+                )
+                for n in range(own.count + standbys)
+            ]
+        )
         self._gateways = [
-            _actor(GatewayProcess, places[n % len(places)]).remote(_maker(make_gateway, n), secret)
+            _actor(GatewayProcess, places[n % len(places)]).remote(_maker(make_gateway, n), shards)
             for n in range(gateways)
         ]
+        self._make_beside = [
+            partial(_actor(SyncProcess, places[n % len(places)]).remote, make, shards)
+            for n, make in enumerate(beside)
+        ]
+        self._beside: list[Any] = []
         self._serving: dict[int, Member] = {}
         self._routes: dict[int, Address] = {}
         self._orphans: list[int] = []
@@ -193,6 +244,7 @@ class Cluster:
         self._tasks = [
             *(asyncio.create_task(self._watch(member)) for member in self._members),
             *(asyncio.create_task(self._watch_gateway(gateway)) for gateway in self._gateways),
+            asyncio.create_task(self._start_beside()),
         ]
         return addresses
 
@@ -200,7 +252,7 @@ class Cluster:
         """Gateways first, so that nothing new comes; then the shards, which write what they took."""
         for task in self._tasks:
             task.cancel()
-        for group in (self._gateways, [member.handle for member in self._members]):
+        for group in ([*self._gateways, *self._beside], [member.handle for member in self._members]):
             stops = [_awaitable(each.stop.remote()) for each in group]
             done = await asyncio.gather(
                 *(asyncio.wait_for(stop, STOP_SECONDS_MAX) for stop in stops), return_exceptions=True
@@ -241,9 +293,21 @@ class Cluster:
             try:
                 await gateway.until_the_end.remote()
             except RayError as error:
-                log.warning("a gateway ended (%s) and is started again", type(error).__name__)
+                log.warning("%s ended (%s) and is started again", self._word(gateway), type(error).__name__)
                 await asyncio.sleep(AGAIN_SECONDS)
                 await self._open_again(gateway)
+
+    async def _start_beside(self) -> None:
+        """One after another: what is served meanwhile needs the cores more."""
+        for make in self._make_beside:
+            each = make()
+            self._beside.append(each)
+            await self._open_again(each)
+            self._tasks.append(asyncio.create_task(self._watch_gateway(each)))
+        if self._beside:
+            for gateway in self._gateways:
+                with contextlib.suppress(RayError):  # it meets them when it is back
+                    await gateway.meet.remote(self._others_of(gateway))
 
     async def _open_again(self, gateway: Any) -> str:
         """Until it listens: Ray may not have its process back yet, or the database may be away."""
@@ -251,14 +315,20 @@ class Cluster:
             try:
                 return await self._open(gateway)
             except RayError as error:
-                log.warning("a gateway does not start yet (%s)", type(error).__name__)
+                log.warning("%s does not start yet (%s)", self._word(gateway), type(error).__name__)
             await asyncio.sleep(AGAIN_SECONDS)
 
     async def _open(self, gateway: Any) -> str:
         address: str = await gateway.start.remote(self._routes)
-        others = [*(m.handle for m in self._members), *(g for g in self._gateways if g is not gateway)]
-        await gateway.meet.remote(others)
+        await gateway.meet.remote(self._others_of(gateway))
         return address
+
+    def _word(self, gateway: Any) -> str:
+        return "a process beside the gateways" if gateway in self._beside else "a gateway"
+
+    def _others_of(self, gateway: Any) -> list[Any]:
+        beside = [*self._gateways, *self._beside]
+        return [*(m.handle for m in self._members), *(each for each in beside if each is not gateway)]
 
     async def _adopt(self) -> None:
         """Gives each orphaned shard to a ready process: the one with the fewest shards."""
@@ -283,7 +353,7 @@ class Cluster:
             raise
         self._serving[shard_id] = member
         self._routes[shard_id] = address
-        told = [g.route.remote(shard_id, address) for g in self._gateways]
+        told = [g.route.remote(shard_id, address) for g in [*self._gateways, *self._beside]]
         await asyncio.gather(*(_awaitable(ref) for ref in told), return_exceptions=True)
 
 

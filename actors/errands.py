@@ -15,7 +15,7 @@ from typing import Any, Final
 import asyncpg
 import orjson
 
-from engine.database import DatabaseFailed, connect
+from engine.database import AWAY, connect
 
 log = logging.getLogger(__name__)
 
@@ -51,13 +51,7 @@ class Errands:
         while True:
             try:
                 await self._follow(await connect(self._url))
-            except (
-                DatabaseFailed,
-                OSError,
-                TimeoutError,
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-            ) as error:
+            except AWAY as error:
                 log.warning("errands wait for the database: %s", error)
             await asyncio.sleep(AGAIN_SECONDS)
 

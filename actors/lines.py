@@ -30,6 +30,8 @@ def unpack_position(rest: bytes) -> tuple[int, int]:
 @dataclass(slots=True)
 class Lines:
     secret: bytes
+    shards: int = 0
+    """How many there are, each with a part of the actors (actors/directory.py)."""
     routes: dict[int, Address] = field(default_factory=dict)
     links: dict[Address, Link] = field(default_factory=dict)
 
@@ -38,6 +40,13 @@ class Lines:
         self.routes[shard_id] = address
         for unused in set(self.links) - set(self.routes.values()):
             self.links.pop(unused).close()
+
+    def begin(self, secret: bytes) -> None:
+        """Another run of the shards: none of them is where it was."""
+        self.secret = secret
+        self.routes.clear()
+        self.close()
+        self.links.clear()
 
     async def send(self, shard_id: int, packed: bytes) -> bytes:
         return await self._link(shard_id).call(_MESSAGE.pack(ASK, shard_id) + packed)

@@ -61,7 +61,13 @@ class GatewayMetrics:
         self.bookings = Counter("xinglin_bookings", "Bookings by outcome", ["outcome"], registry=r)
         self.held = self.bookings.labels("held")
         self.shed = Counter(
-            "xinglin_shed", "Requests refused at once because too many were under way", registry=r
+            "xinglin_shed", "Bookings refused at once because too many were under way", registry=r
+        )
+        self.shed_besides = Counter(
+            "xinglin_shed_besides", "The same, of payments and of patients' requests", ["lane"], registry=r
+        )
+        self.admitted_besides = Gauge(
+            "xinglin_admitted_besides", "Payments and patients' requests under way", ["lane"], registry=r
         )
         self.reused_tokens = Counter(
             "xinglin_refresh_tokens_reused",

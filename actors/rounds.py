@@ -14,12 +14,13 @@ from typing import Final
 
 import asyncpg
 
-from engine.database import DatabaseFailed, connect
+from engine.database import AWAY, connect
 
 log = logging.getLogger(__name__)
 
 AGAIN_SECONDS: Final = 1.0  # between two looks at the lock, and at whether it is ours still
-_LOCK: Final = "select pg_try_advisory_lock(hashtext('xinglin.rounds'))"
+_LOCK: Final = "select pg_try_advisory_lock(hashtext($1))"
+LOCK_NAME: Final = "xinglin.rounds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,28 +30,22 @@ class Round:
     work: Callable[[], Awaitable[None]]
 
 
-async def go(database_url: str, rounds: list[Round]) -> None:
-    """For as long as it is awaited."""
+async def go(database_url: str, rounds: list[Round], lock: str = LOCK_NAME) -> None:
+    """For as long as it is awaited. `lock` names the one that all who could do these rounds share."""
     while True:
         try:
             connection = await connect(database_url)
             try:
-                await _while_ours(connection, rounds)
+                await _while_ours(connection, rounds, lock)
             finally:
                 connection.terminate()
-        except (
-            DatabaseFailed,
-            OSError,
-            TimeoutError,
-            asyncpg.PostgresError,
-            asyncpg.InterfaceError,
-        ) as error:
+        except AWAY as error:
             log.warning("the rounds wait for the database: %s", error)
         await asyncio.sleep(AGAIN_SECONDS)
 
 
-async def _while_ours(connection: asyncpg.Connection, rounds: list[Round]) -> None:
-    while not await connection.fetchval(_LOCK):
+async def _while_ours(connection: asyncpg.Connection, rounds: list[Round], lock: str) -> None:
+    while not await connection.fetchval(_LOCK, lock):
         await asyncio.sleep(AGAIN_SECONDS)
     tasks = [asyncio.create_task(_go(each)) for each in rounds]
     try:
@@ -67,7 +62,7 @@ async def _go(each: Round) -> None:
         await asyncio.sleep(each.seconds)
         try:
             await each.work()
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except AWAY as error:
             log.warning("the round %s waits for the database: %s", each.name, error)
         except Exception:
             log.exception("the round %s failed", each.name)

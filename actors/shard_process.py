@@ -15,12 +15,13 @@ from actors.lines import ASK, FIGURES, unpack_message, unpack_position
 from actors.link import Address, LinkServer
 from actors.metrics import samples
 from actors.shard import Shard
-from engine import logs
-from engine.database import BY_KEY, DatabaseFailed, connect
+from engine import database, logs
+from engine.database import AWAY, BY_KEY, DatabaseAway, connect
 from engine.domain.policy import Policy
 from engine.journal.postgres import PostgresJournal
 from engine.records.catalog_changes import follow_catalog
 from engine.records.reads import PostgresReads
+from engine.records.shard_routes import put_route
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ READ_CONNECTIONS = 2
 RECONNECT_SECONDS = 0.2
 
 _AWAY = (
-    DatabaseFailed,
+    DatabaseAway,
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,
@@ -75,16 +76,14 @@ class ShardProcess:
         while self._pool is None:
             try:
                 (await connect(self._url)).close()
-                pool = await asyncpg.create_pool(
-                    self._url, min_size=1, max_size=READ_CONNECTIONS, server_settings=BY_KEY
-                )
+                pool = await database.pool(self._url, max_size=READ_CONNECTIONS, settings=BY_KEY)
                 await self._clock.sync(pool)
                 self._pool = pool
                 self._tasks += [
                     asyncio.create_task(self._keep_in_step(pool)),
                     asyncio.create_task(follow_catalog(self._url, self._catalog_changed)),
                 ]
-            except (DatabaseFailed, OSError, asyncpg.PostgresError) as failed:
+            except (DatabaseAway, OSError, asyncpg.PostgresError) as failed:
                 log.warning("waiting for the database: %s", failed)
                 await asyncio.sleep(RECONNECT_SECONDS)
         return self._name
@@ -126,6 +125,8 @@ class ShardProcess:
                 self._policy,
             )
             await shard.start()
+            assert self._address is not None
+            await put_route(write, shard_id, self._address, shard.feed.epoch)
         except BaseException:
             write.terminate()
             raise
@@ -166,7 +167,7 @@ class ShardProcess:
         while True:
             try:
                 await self._clock.keep_in_step(pool)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except AWAY as error:
                 log.warning("the clock could not be compared: %s", error)
 
     async def _catalog_changed(self) -> None:

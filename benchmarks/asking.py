@@ -68,27 +68,34 @@ class Asking:
         try:
             while True:
                 attempts += 1
-                status, answer = await self._once(method, path, body, headers)
-                if 0 < status < 500:
+                status, answer, pause = await self._once(method, path, body, headers)
+                if 0 < status < 500 and status != 429:
                     break
-                doubts += 1
+                doubts += status != 429
                 if time.monotonic() - asked >= patience:
                     break
-                await asyncio.sleep(AGAIN_SECONDS * random.uniform(1, 3))
+                await asyncio.sleep(pause or AGAIN_SECONDS * random.uniform(1, 3))
         finally:
             self.under_way[kind] -= 1
         said = Said(kind, asked, time.monotonic(), status, answer, attempts, doubts, about)
         self.said.append(said)
         return said
 
-    async def _once(self, method: str, path: str, body: object, headers: dict[str, str]) -> tuple[int, Any]:
+    async def _once(
+        self, method: str, path: str, body: object, headers: dict[str, str]
+    ) -> tuple[int, Any, float]:
+        """Status, body, and for how many seconds a gateway that has had too much, of everybody or of this
+        account, wants to be left alone: it has done nothing."""
         try:
             async with self.session.request(
                 method, self.address + path, json=body, headers=headers
             ) as response:
-                return response.status, await response.json()
+                answer = await response.json()
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            return 0, None  # silence, or half an answer
+            return 0, None, 0.0  # silence, or half an answer
+        code = answer.get("code") if isinstance(answer, dict) else None
+        is_busy = code in ("busy", "too_many_requests")
+        return response.status, answer, float(response.headers.get("Retry-After", 0)) if is_busy else 0.0
 
 
 def client() -> aiohttp.ClientSession:

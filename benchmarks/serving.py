@@ -51,6 +51,7 @@ async def serving(shards: int, port: int = 0, **settings: object) -> AsyncIterat
         home = Path(folder)
         home.chmod(0o755)  # as root, PostgreSQL runs as nobody and must be able to walk there
         port = port or embedded_postgres.free_port()
+        settings = {"demo_systems": "", **settings}
         environment = {f"XINGLIN_{name.upper()}": str(value) for name, value in settings.items()}
         log = home / "serve.log"
         with log.open("wb") as out:

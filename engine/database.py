@@ -15,6 +15,20 @@ class DatabaseFailed(Exception):
     """One line that says what is wrong and what to do."""
 
 
+class DatabaseAway(DatabaseFailed):
+    """The server does not answer now; it may later. What else is wrong with a database stays so."""
+
+
+AWAY: Final = (
+    DatabaseAway,
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # of a connection that was dropped amid a statement
+)
+"""What whoever asks again and again waits out: the database is not there, or could not do it just now."""
+
 # For connections that only look things up by key. A plan made while a table was small would else read it all
 # for ever after: plans are kept, and tables here grow from nothing to millions of rows within an hour.
 BY_KEY: Final = {
@@ -26,11 +40,37 @@ BY_KEY: Final = {
 
 
 async def connect(url: str, settings: dict[str, str] | None = None) -> asyncpg.Connection:
-    """One connection, or DatabaseFailed saying which server did not answer and why."""
+    """One connection, or DatabaseAway saying which server did not answer and why."""
     try:
         return await asyncpg.connect(url, timeout=CONNECT_SECONDS_MAX, server_settings=settings)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise DatabaseFailed(f"PostgreSQL at {address_of(url)} does not answer: {_why(error)}") from None
+    except AWAY as error:
+        raise DatabaseAway(f"PostgreSQL at {address_of(url)} does not answer: {_why(error)}") from None
+
+
+async def pool(
+    url: str,
+    *,
+    max_size: int,
+    timeout: float = CONNECT_SECONDS_MAX,
+    command_timeout: float | None = None,
+    settings: dict[str, str] | None = None,
+) -> asyncpg.Pool:
+    """Connections for short work, one of them open already. Whoever needs a session's own state (a lock, a
+    channel, a setting) opens a connection of his own with `connect`: so nothing has to be taken back when one
+    returns, and asyncpg's second round trip for that, as dear as the work itself, falls away."""
+    return await asyncpg.create_pool(
+        url,
+        min_size=1,
+        max_size=max_size,
+        timeout=timeout,
+        command_timeout=command_timeout,
+        server_settings=settings,
+        reset=_as_it_is,
+    )
+
+
+async def _as_it_is(connection: asyncpg.Connection) -> None:
+    """asyncpg itself has ended an open transaction and forgotten listeners by now."""
 
 
 async def create_if_missing(url: str) -> None:
@@ -66,12 +106,22 @@ async def migrate(connection: asyncpg.Connection) -> list[str]:
                 done.append(name)
         if done:
             await connection.execute("select grant_app_rights()")
-        unknown = sorted(have - {name for name, _ in _steps()})
-        if unknown:
-            raise DatabaseFailed(
-                f"the database is newer than this program (it has {unknown[-1]}): upgrade first"
-            )
+        _must_not_be_newer(have)
     return done
+
+
+async def missing_steps(connection: asyncpg.Connection) -> list[str]:
+    """What `migrate` would do. Raises DatabaseFailed where the schema is newer than this program."""
+    have = set[str]()
+    if await connection.fetchval("select to_regclass('migration') is not null"):
+        have = {row["name"] for row in await connection.fetch("select name from migration")}
+    _must_not_be_newer(have)
+    return [name for name, _ in _steps() if name not in have]
+
+
+def _must_not_be_newer(have: set[str]) -> None:
+    if unknown := sorted(have - {name for name, _ in _steps()}):
+        raise DatabaseFailed(f"the database is newer than this program (it has {unknown[-1]}): upgrade first")
 
 
 async def check_durable(connection: asyncpg.Connection) -> None:
@@ -97,7 +147,7 @@ async def wait_for(url: str, seconds: float) -> asyncpg.Connection:
     while True:
         try:
             return await connect(url)
-        except DatabaseFailed:
+        except DatabaseAway:
             if asyncio.get_running_loop().time() >= ends:
                 raise
             await asyncio.sleep(0.1)

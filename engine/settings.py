@@ -1,16 +1,25 @@
 """Everything an operator may set: environment variables XINGLIN_*, shown by `xinglin settings`."""
 
 import os
+import re
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from engine.domain.limits import ADMITTED_MAX, HOLD_SECONDS_DEFAULT, HOLD_SECONDS_MAX
+from engine.domain.limits import (
+    ADMITTED_MAX,
+    HOLD_SECONDS_DEFAULT,
+    HOLD_SECONDS_MAX,
+    PAYMENTS_MAX,
+    REQUESTS_MAX,
+)
 from engine.logs import LogFormat
+from engine.services import Service, services_of
 
 PORT_MAX = 65535
 
@@ -46,6 +55,7 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address the gateways listen on")
     port: int = Field(8080, ge=1, le=PORT_MAX, description="port the gateways share")
+    only: str = Field("", description="services to start, between commas; empty: all (docs/SERVICES.md)")
     home: Path = Field(Path(".xinglin"), description="data of the embedded PostgreSQL, keys and logs")
     gateways: int = Field(default_factory=_half_the_cores, ge=1, description="HTTP processes")
     shards: int = Field(default_factory=_half_the_cores, ge=1, description="actor processes")
@@ -53,6 +63,9 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(None, description="an outside PostgreSQL instead of the embedded")
     ray_address: str | None = Field(None, description="a running Ray cluster ('auto'), else one is started")
     demo: bool = Field(False, description="load the demo hospital and accept sandbox sign-in")
+    demo_systems: str = Field(
+        "his,lis,pacs,emr", description="with demo: hospital systems played by sandboxes; empty: none"
+    )
     publish_days: int = Field(14, ge=1, le=366, description="days ahead that schedules are published")
     hold_seconds: int = Field(HOLD_SECONDS_DEFAULT, ge=1, le=HOLD_SECONDS_MAX, description="unpaid hold")
     active_appointments_max: int = Field(10, ge=1, description="pending and booked numbers of a patient")
@@ -60,6 +73,10 @@ class Settings(BaseSettings):
     account_holds_max: int = Field(5, ge=1, description="unpaid numbers of an account at one time")
     stream_connections_max: int = Field(12_000, ge=1, description="WebSocket connections of one gateway")
     admitted_max: int = Field(ADMITTED_MAX, ge=1, description="bookings under way at one gateway")
+    requests_max: int = Field(
+        REQUESTS_MAX, ge=1, description="patients' requests under way at one gateway, besides bookings"
+    )
+    payments_max: int = Field(PAYMENTS_MAX, ge=1, description="payments being begun at one gateway")
     access_token_seconds: int = Field(1800, ge=1, description="life of an access token")
     refresh_token_seconds: int = Field(
         30 * 86400, ge=1, description="patients who do not come back for so long sign in again"
@@ -117,6 +134,48 @@ class Settings(BaseSettings):
     )
     hospital_billing_app_id: str = Field("", description="who we are there")
     hospital_billing_secret: SecretStr = Field(SecretStr(""), description="what both sides sign with")
+    his_file: Path | None = Field(None, description="JSON: where the HIS is, how it speaks (docs/HIS.md)")
+    lis_mllp_port: int = Field(
+        0, ge=0, le=PORT_MAX, description="where laboratories deliver by HL7 v2; 0: nowhere (docs/RESULTS.md)"
+    )
+    lis_mllp_host: str = Field("127.0.0.1", description="address to listen on for them")
+    lis_peers: str = Field(
+        "", description="addresses or CIDRs they come from, between commas; empty: this machine alone"
+    )
+    lis_charset: Literal["utf-8", "gb18030"] = Field(
+        "utf-8", description="of their messages, where MSH-18 names none"
+    )
+    pacs_address: str = Field(
+        "", description="the picture archive's DICOMweb, https://…/dicom-web; empty: none (docs/IMAGING.md)"
+    )
+    pacs_username: str = Field("", description="who we are there; empty: nobody in particular")
+    pacs_password: SecretStr = Field(SecretStr(""), description="the same")
+    pacs_form: Literal["qido", "orthanc"] = Field("qido", description="how we hear of new studies there")
+    pacs_changes_address: str = Field("", description="Orthanc's own REST interface, with form orthanc")
+    pacs_patient_system: str = Field("his", description="whose numbers its patients have; xinglin: our ids")
+    pacs_zone: str = Field("Asia/Shanghai", description="zone of its dates where they do not say")
+    emr_address: str = Field(
+        "", description="the record system's FHIR R4 server, https://…; empty: none (docs/EMR.md)"
+    )
+    emr_token: SecretStr = Field(SecretStr(""), description="bearer token there")
+    emr_username: str = Field("", description="where it wants a name and a password instead")
+    emr_password: SecretStr = Field(SecretStr(""), description="the same")
+    emr_told: bool = Field(True, description="it is told of our finished visits")
+    emr_asked: bool = Field(True, description="it is asked for what is new")
+    webhooks: bool = Field(False, description="deliver webhooks, in a process of their own (docs/EVENTS.md)")
+    webhook_networks: str = Field(
+        "", description="CIDRs of this network that webhooks may reach all the same, between commas"
+    )
+    broker_url: SecretStr = Field(
+        SecretStr(""), description="RabbitMQ that events are published to, amqps://…; empty: none"
+    )
+    broker_exchange: str = Field(
+        "xinglin.events", pattern=r"^[A-Za-z0-9_.\-]{1,127}$", description="the topic exchange there"
+    )
+    broker_mandatory: bool = Field(
+        False, description="an event that no queue takes is held back until one does"
+    )
+    broker_ca_file: Path | None = Field(None, description="CA (PEM) of the broker's certificate")
     origins: str = Field("", description="other sites whose pages may connect, as https://a,https://b")
     trusted_proxies: str = Field(
         "127.0.0.1,::1", description="addresses or CIDRs whose X-Forwarded-For is believed, between commas"
@@ -133,6 +192,8 @@ class Settings(BaseSettings):
     account_requests_burst: int = Field(300, ge=1, description="the same, at once")
     staff_requests_per_second: float = Field(200, ge=0, description="of one of the staff; 0: no limit")
     staff_requests_burst: int = Field(3_000, ge=1, description="the same, at once")
+    partner_requests_per_second: float = Field(200, ge=0, description="of one partner; 0: no limit")
+    partner_requests_burst: int = Field(3_000, ge=1, description="the same, at once")
     head_seconds_max: float = Field(
         10, gt=0, description="for a connection's first, and any begun, request head"
     )
@@ -226,6 +287,20 @@ class Settings(BaseSettings):
             return None
         return self.tls_cert, self.tls_key
 
+    @property
+    def services(self) -> frozenset[Service]:
+        """What is to be started."""
+        return services_of(self.only)
+
+    @field_validator("only")
+    @classmethod
+    def _are_services(cls, named: str) -> str:
+        try:
+            services_of(named)
+        except ValueError as wrong:
+            raise PydanticCustomError("only", "{why}", {"why": str(wrong)}) from None
+        return named
+
     @field_validator("real_name_address")
     @classmethod
     def _is_private(cls, address: str) -> str:
@@ -243,6 +318,44 @@ class Settings(BaseSettings):
         if address and not address.startswith(("https://", *loopback)):
             raise PydanticCustomError("merchant", "payments are spoken of over https:// alone")
         return address
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_no_plain_amqp(cls, url: SecretStr) -> SecretStr:
+        said = url.get_secret_value()
+        loopback = re.match(r"amqp://([^@/]*@)?(127\.0\.0\.1|localhost|\[::1\])(:\d+)?(/|$)", said)
+        if said and not said.startswith("amqps://") and loopback is None:
+            raise PydanticCustomError("broker_url", "events leave this machine over amqps:// alone")
+        return url
+
+    @field_validator("webhook_networks", "lis_peers")
+    @classmethod
+    def _are_cidrs(cls, networks: str) -> str:
+        try:
+            for one in networks.split(","):
+                if one.strip():
+                    ip_network(one.strip())
+        except ValueError:
+            raise PydanticCustomError("networks", "must be CIDRs between commas") from None
+        return networks
+
+    @field_validator("pacs_address", "pacs_changes_address", "emr_address")
+    @classmethod
+    def _is_no_plain_record(cls, address: str) -> str:
+        """Patients' records are asked for encrypted, or on this machine alone."""
+        loopback = ("http://127.0.0.1:", "http://localhost:", "http://[::1]:")
+        if address and not address.startswith(("https://", *loopback)):
+            raise PydanticCustomError("record_address", "records are asked for over https:// alone")
+        return address
+
+    @field_validator("pacs_zone")
+    @classmethod
+    def _is_a_zone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError):
+            raise PydanticCustomError("zone", "there is no such time zone") from None
+        return name
 
     @field_validator("oidc_issuer", "oidc_address")
     @classmethod

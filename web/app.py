@@ -4,19 +4,22 @@ import asyncio
 import time
 from typing import Final
 
-import asyncpg
 import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from actors.metrics import exposition, samples
-from engine.domain.limits import BODY_BYTES_MAX
+from engine.database import AWAY
+from engine.domain.limits import BODY_BYTES_MAX, PAYMENTS_MAX
+from engine.services import ALL, Service
 from engine.settings import Settings
 from web import keys, stream  # noqa: F401
 from web.access_log import AccessLog
 from web.admin import break_glass as admin_break_glass  # noqa: F401
+from web.admin import outbox as admin_outbox  # noqa: F401
 from web.admin import settings_view, staff  # noqa: F401
 from web.admin import vault as admin_vault  # noqa: F401
+from web.admission import unwatched
 from web.auditing import Readings
 from web.auditors import routes as auditors_routes  # noqa: F401
 from web.bills import callbacks, paying  # noqa: F401
@@ -38,9 +41,22 @@ from web.desk import (  # noqa: F401
 )
 from web.desk import conduct as desk_conduct  # noqa: F401
 from web.desk import history as desk_history  # noqa: F401
+from web.emr import routes as emr_routes  # noqa: F401
+from web.events import admin_webhooks, feed_routes, partner_webhooks  # noqa: F401
+from web.events.feed import Tail
+from web.his import routes as his_routes  # noqa: F401
+from web.his.truth import Truth
 from web.hospital_billing import routes as hospital_billing_routes  # noqa: F401
+from web.imaging import routes as imaging_routes  # noqa: F401
+from web.intake import routes as intake_routes  # noqa: F401
 from web.openapi import api
 from web.origins import Origins, from_ours
+from web.partner import token as partner_token  # noqa: F401
+from web.partner.fhir import appointments as fhir_appointments  # noqa: F401
+from web.partner.fhir import capability, operations  # noqa: F401
+from web.partner.fhir import patients as fhir_patients  # noqa: F401
+from web.partner.fhir import schedules as fhir_schedules  # noqa: F401
+from web.partner.fhir.outcome import outcomes
 from web.passwords import Passwords
 from web.patient import (  # noqa: F401
     account,
@@ -80,6 +96,8 @@ from web.reconciliation import routes as reconciliation_routes  # noqa: F401
 from web.reconciliation import settlements  # noqa: F401
 from web.records import break_glass, reading  # noqa: F401
 from web.request_ids import identified, named, request_id_of
+from web.results import delivering as results_delivering  # noqa: F401
+from web.results import reading as results_reading  # noqa: F401
 from web.security_headers import secure
 from web.sessions import own as own_sessions  # noqa: F401
 from web.sessions.cookies import by_cookie
@@ -89,21 +107,25 @@ from web.sign_in.rules import STRICT
 READY_SECONDS_MAX: Final = 1.0
 
 
-def make_app() -> web.Application:
+def make_app(services: frozenset[Service] = ALL) -> web.Application:
     """Without what handlers need: see web/keys.py; web/gateway.py fills it in."""
     app = web.Application(middlewares=[identified, measured], client_max_size=BODY_BYTES_MAX)
     app[keys.OFFERS] = Offers()
+    app[keys.HIS_TRUTH] = Truth()
+    app[keys.PAYMENTS] = unwatched(PAYMENTS_MAX)
     app[keys.PASSWORDS] = Passwords()
     app[keys.PROXIES], app[keys.RATE_LIMITS] = limits_of(Settings.model_construct())
     app[keys.ORIGINS] = Origins(frozenset())
     app[keys.SIGN_IN_RULES] = STRICT
     app[keys.ACCESS_LOG] = AccessLog("off", None, "")
     api.must_be_complete()
-    api.setup(app)  # brings the middleware that words what those after it raise
-    app.middlewares.extend((from_ours, limited, by_cookie))
+    api.setup(app, services)  # brings the middleware that words what those after it raise
+    app.middlewares.extend((outcomes, from_ours, limited, by_cookie))
     app.on_response_prepare.extend((secure, named))
     app[keys.READINGS] = Readings()
     app[keys.EXPORTS] = exports()
+    app[keys.EVENT_TAIL] = tail = Tail()
+    app.on_shutdown.append(lambda _app: tail.close())
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
@@ -136,7 +158,7 @@ async def readyz(request: web.Request) -> web.Response:
     try:
         async with asyncio.timeout(READY_SECONDS_MAX):
             await request.app[keys.POOL].fetchval("select 1")
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except AWAY:
         return web.json_response({"status": "database_down"}, status=503, headers={"Retry-After": "1"})
     return web.Response(body=orjson.dumps({"status": "ready"}), content_type="application/json")
 

@@ -21,7 +21,7 @@ from engine.audit.checkpoints import restored_line as restored_line
 from engine.audit.notary import NotaryStopped, block_of, last_block, make_block
 from engine.audit.signing_key import SigningKey
 from engine.backup.failed import BackupFailed
-from engine.database import DatabaseFailed, connect
+from engine.database import AWAY, connect
 from engine.settings import Settings
 from web.backup_place import place_of
 
@@ -32,8 +32,6 @@ STOPPED_SECONDS: Final = 60.0  # between two looks at a chain that must not go o
 SECOND_PLACE_SECONDS: Final = 60.0
 LAST_SECONDS_MAX: Final = 10.0
 FOLDER: Final = "audit"  # in the second place
-
-_AWAY: Final = (DatabaseFailed, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 
 
 class Notary:
@@ -94,7 +92,7 @@ class Notary:
         except (NotaryStopped, CheckpointsFailed) as stopped:
             log.error("AUDIT: the chain does not go on: %s", stopped)
             return STOPPED_SECONDS
-        except _AWAY as error:
+        except AWAY as error:
             log.warning("the audit's chain waits for the database: %s", error)
         except Exception:
             log.exception("the audit's chain waits")

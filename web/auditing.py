@@ -23,6 +23,7 @@ from web import keys
 from web.auth import who_of
 from web.client_address import client_of
 from web.errors import Problem
+from web.partner.sight import ITS_PARTNER
 from web.request_ids import request_id_of
 
 AGAIN_SECONDS: Final = 3600.0
@@ -32,6 +33,9 @@ REMEMBERED_MAX: Final = 65_536
 
 def actor_of(request: web.Request) -> Actor:
     """Who sent this."""
+    partner = request.get(ITS_PARTNER)
+    if partner is not None:
+        return Actor("partner", partner.id, partner.name)
     try:
         who = who_of(request)
     except Problem:

@@ -9,6 +9,8 @@ from typing import Final
 import asyncpg
 from prometheus_client import CollectorRegistry, Gauge
 
+from engine.database import AWAY
+
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 5.0
@@ -53,7 +55,7 @@ class BackupFigures:
                     self._waiting, self._base = _unix(row["waiting_since"]), _unix(row["base_at"])
                     self._archived.set(_unix(row["archived_until"]))
                     self._is_failing = bool(row["failing"])
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except AWAY as error:
                 log.warning("how backups stand could not be read: %s", error)
             await asyncio.sleep(LOOK_SECONDS)
 

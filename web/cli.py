@@ -18,8 +18,13 @@ from web.command_line import fail as _fail
 from web.command_line import settings_of as _settings
 from web.consents_cli import consents
 from web.coupons_cli import coupons
+from web.events_cli import webhooks
+from web.his_cli import his
+from web.intake_cli import intake
 from web.no_show_cli import no_show
 from web.oidc_cli import link_oidc, oidc_links_, unlink_oidc
+from web.outbox_cli import outbox
+from web.partner_cli import partner
 from web.policy_cli import policy
 from web.privacy_cli import privacy
 from web.reconcile_cli import reconcile
@@ -35,6 +40,7 @@ def main() -> None:
 
 
 @main.command()
+@click.option("--only", help="Services to start: booking,payment,reports,integration.  [default: all]")
 @click.option("--host", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=int, help="Port to listen on.  [default: 8080]")
 @click.option("--home", type=click.Path(path_type=Path), help="Data, keys and logs.  [default: .xinglin]")
@@ -48,7 +54,7 @@ def main() -> None:
 @click.option("--backup-to", help="Archive into this second place, and back up each night.  [default: no]")
 @KEY_FILE
 def serve(**given: Any) -> None:
-    """Start everything on this machine, or on a Ray cluster."""
+    """Start everything on this machine, or on a Ray cluster; or some of its services (docs/SERVICES.md)."""
     settings = _settings(given)
     ray_environment.prepare(settings.ray_address)
     # Not at the top: Ray reads its environment when it is imported, and `--help` need not wait for it.
@@ -151,7 +157,11 @@ main.add_command(admin)
 main.add_command(backup)
 main.add_command(consents)
 main.add_command(coupons)
+main.add_command(his)
+main.add_command(intake)
 main.add_command(no_show)
+main.add_command(outbox)
+main.add_command(partner)
 main.add_command(policy)
 main.add_command(privacy)
 main.add_command(reconcile)
@@ -161,3 +171,4 @@ for _command in (link_oidc, unlink_oidc, oidc_links_):
 main.add_command(staff)
 main.add_command(vault)
 main.add_command(waiting_times)
+main.add_command(webhooks)

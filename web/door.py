@@ -155,10 +155,11 @@ class _Connection(RequestHandler):
         waiter = self._waiter
         if self.lane is None or waiter is None or waiter.done() or self._messages:
             self._last = b""  # where the parser stands is no longer known from outside
+            was_body = self._body is not None and not self._body.is_eof()
             super().data_received(data)
             if self._messages:
                 self._came(self._messages[-1][1])
-            elif self._body is None or self._body.is_eof():
+            elif not was_body and (self._body is None or self._body.is_eof()):
                 self._waits_for_head(len(data))  # of the next request, while this one is being served
             return
         before, self._last = self._last, data

@@ -37,6 +37,11 @@ class Fault(StrEnum):
     NO_SECOND_FACTOR = "no_second_factor"
     PASSWORD_UNFIT = "password_unfit"
     FORBIDDEN = "forbidden"
+    SCOPE_MISSING = "scope_missing"
+    INVALID_RESOURCE = "invalid_resource"
+    NOT_ACCEPTABLE = "not_acceptable"
+    VERSION_STALE = "version_stale"
+    PERSONAL_IN_ADDRESS = "personal_in_address"
     OUT_OF_RELATION = "out_of_relation"
     NOT_BY_ONESELF = "not_by_oneself"
     NOT_BY_MAKER = "not_by_maker"
@@ -46,10 +51,20 @@ class Fault(StrEnum):
     NO_SUCH_BREAK_GLASS = "no_such_break_glass"
     ALREADY_REVIEWED = "already_reviewed"
     NOT_FOUND = "not_found"
+    NOT_HERE = "not_here"
     NO_SUCH_DEPARTMENT = "no_such_department"
     NO_SUCH_PRACTITIONER = "no_such_practitioner"
     NO_SUCH_PATIENT = "no_such_patient"
     NO_SUCH_BILL = "no_such_bill"
+    NO_SUCH_REPORT = "no_such_report"
+    NO_SUCH_MESSAGE = "no_such_message"
+    HELD_AT_INTAKE = "held_at_intake"
+    NO_SUCH_STUDY = "no_such_study"
+    NO_SUCH_PICTURE = "no_such_picture"
+    WINDOW_HALF = "window_half"
+    PICTURES_AWAY = "pictures_away"
+    PICTURES_UNFIT = "pictures_unfit"
+    FHIR_UNREADABLE = "fhir_unreadable"
     NO_SUCH_ALARM = "no_such_alarm"
     COUPON_UNKNOWN = "coupon_unknown"
     COUPON_UNFIT = "coupon_unfit"
@@ -139,6 +154,14 @@ class Fault(StrEnum):
     NO_NUMBER_TODAY = "no_number_today"
     NO_WALK_INS = "no_walk_ins"
     SAY_WHO = "say_who"
+    CURSOR_BROKEN = "cursor_broken"
+    CURSOR_AHEAD = "cursor_ahead"
+    EVENTS_BUSY = "events_busy"
+    NO_SUCH_EVENT = "no_such_event"
+    WEBHOOKS_OFF = "webhooks_off"
+    NO_SUCH_WEBHOOK = "no_such_webhook"
+    WEBHOOK_ADDRESS_REFUSED = "webhook_address_refused"
+    TOO_MANY_WEBHOOKS = "too_many_webhooks"
     INTERNAL = "internal"
     SIGN_IN_UNAVAILABLE = "sign_in_unavailable"
     DATABASE_DOWN = "database_down"
@@ -1010,6 +1033,40 @@ TABLE: Final[dict[str, Row]] = {
             "Your roles or your department do not cover this; roles lists who may, where roles decide it.",
         ),
     ),
+    Fault.INVALID_RESOURCE: Row(
+        422,
+        Text("资源不正确", "The resource is not valid"),
+        Text("errors 列出不符合要求之处。", "errors lists what is not as it should be, and where."),
+    ),
+    Fault.NOT_ACCEPTABLE: Row(
+        406,
+        Text("不支持该返回格式", "No such format"),
+        Text("此接口只返回 application/fhir+json。", "This answers application/fhir+json alone."),
+    ),
+    Fault.VERSION_STALE: Row(
+        412,
+        Text("内容已被更改", "It has changed"),
+        Text(
+            "If-Match 中的版本已不是最新，请重新读取后再试。",
+            "The version of If-Match is not the newest: read it again.",
+        ),
+    ),
+    Fault.PERSONAL_IN_ADDRESS: Row(
+        400,
+        Text("证件号码不得出现在网址中", "No document numbers in addresses"),
+        Text(
+            "网址会留在日志里。请以表单 POST 到 _search 提交证件号码。",
+            "Addresses are kept in logs: send it as a form, by POST to _search.",
+        ),
+    ),
+    Fault.SCOPE_MISSING: Row(
+        403,
+        Text("凭据无此权限", "The scope is missing"),
+        Text(
+            "该操作需要权限 {scope}，此凭据或令牌没有。请向医院信息科申请。",
+            "This needs the scope {scope}, which these credentials or this token lack. Ask the hospital.",
+        ),
+    ),
     Fault.OUT_OF_RELATION: Row(
         403,
         Text("与该患者无就诊关系", "Not your patient"),
@@ -1068,6 +1125,14 @@ TABLE: Final[dict[str, Row]] = {
     Fault.NOT_FOUND: Row(
         404, Text("没有找到", "Not found"), Text("请求的内容不存在。", "There is nothing at this address.")
     ),
+    Fault.NOT_HERE: Row(
+        404,
+        Text("本服务不提供该功能", "Another service does this"),
+        Text(
+            "该地址由 {service} 服务提供，请向该服务请求。",
+            "This address is of the service {service}: ask there.",
+        ),
+    ),
     Fault.NO_SUCH_DEPARTMENT: Row(
         404,
         Text("没有该科室", "No such department"),
@@ -1082,6 +1147,67 @@ TABLE: Final[dict[str, Row]] = {
         404,
         Text("没有该就诊人", "No such patient"),
         Text("没有找到该就诊人，或其不属于当前账号。", "No such patient belongs to this account."),
+    ),
+    Fault.NO_SUCH_REPORT: Row(
+        404,
+        Text("没有该报告", "No such report"),
+        Text("没有找到该报告，或其不属于当前账号。", "No such report belongs to this account's people."),
+    ),
+    Fault.NO_SUCH_MESSAGE: Row(
+        404,
+        Text("没有该报文", "No such message"),
+        Text("没有找到该报文，或它已不再等待处理。", "There is no such message, or it waits no more."),
+    ),
+    Fault.HELD_AT_INTAKE: Row(
+        422,
+        Text("报文未通过校验，已隔离", "Held at the intake"),
+        Text(
+            "findings 列出未通过的规则。报文已加密保存，规则或数据更正后将重新处理；"
+            "也可更正后以同一编号重发。",
+            "findings lists the rules that it broke. It is kept, sealed, and tried again when the rule or the"
+            " data is mended; or correct it and send it again.",
+        ),
+    ),
+    Fault.NO_SUCH_STUDY: Row(
+        404,
+        Text("没有该影像检查", "No such examination"),
+        Text("没有找到该影像检查，或您无权查看。", "No such examination is yours to see."),
+    ),
+    Fault.NO_SUCH_PICTURE: Row(
+        404,
+        Text("没有该影像", "No such picture"),
+        Text(
+            "影像系统中没有这幅影像，可能已被删除或替换，请重新打开检查。",
+            "The archive does not have it; it may have been replaced. Open the examination anew.",
+        ),
+    ),
+    Fault.WINDOW_HALF: Row(
+        422,
+        Text("窗位与窗宽须一并给出", "Window centre and width come together"),
+        Text("请同时给出 center 与 width，或都不给出。", "Give both center and width, or neither."),
+    ),
+    Fault.PICTURES_AWAY: Row(
+        503,
+        Text("影像系统暂时没有答复", "The picture archive does not answer"),
+        Text("请稍后重试。", "Ask again in a moment."),
+        retry_after=5,
+    ),
+    Fault.PICTURES_UNFIT: Row(
+        502,
+        Text("影像不完整或不属于该患者，未予显示", "The picture is damaged or not this patient's"),
+        Text(
+            "影像系统返回的数据未通过检查，为避免误读没有显示。请联系影像科。",
+            "What the archive sent did not pass the checks and is not shown. Call the imaging department.",
+        ),
+    ),
+    Fault.FHIR_UNREADABLE: Row(
+        422,
+        Text("不是可以读取的 FHIR 资源", "Not a FHIR resource that can be read"),
+        Text(
+            "须为 FHIR R4 的 JSON：Encounter、Condition、MedicationRequest、MedicationStatement、"
+            "AllergyIntolerance，或由它们组成的 Bundle；place 指出位置，problem 说明原因。",
+            "Send FHIR R4 as JSON: one of these, or a Bundle of them. place says where, problem why.",
+        ),
     ),
     Fault.NO_SUCH_BILL: Row(
         404,
@@ -1564,6 +1690,59 @@ TABLE: Final[dict[str, Row]] = {
             "Only the person or a child's guardian may ask, naming the document's last four characters.",
         ),
     ),
+    Fault.CURSOR_BROKEN: Row(
+        400,
+        Text("游标无效", "Not a cursor of ours"),
+        Text(
+            "after 不是本系统给出的 cursor，或已损坏。请原样使用上一页的 cursor。",
+            "`after` is no cursor of this system, or was changed. Hand back the last page's cursor as it is.",
+        ),
+    ),
+    Fault.CURSOR_AHEAD: Row(
+        410,
+        Text("游标已失效", "The cursor is no more"),
+        Text(
+            "游标所指的事件已不存在（数据库曾恢复到更早的时间）。请核对数据后不带 after 重新开始。",
+            "The events it points behind are not there: the database was put back. Compare, then begin anew.",
+        ),
+    ),
+    Fault.EVENTS_BUSY: Row(
+        503,
+        Text("等待者过多", "Too many readers wait"),
+        Text("等待事件的连接过多，请稍后再试。", "Too many readers wait for events; retry shortly."),
+        retry_after=5,
+    ),
+    Fault.NO_SUCH_EVENT: Row(
+        404,
+        Text("没有该事件", "No such event"),
+        Text("没有该编号的事件，或该事件不对外发布。", "No event has this id, or it is not told outside."),
+    ),
+    Fault.WEBHOOKS_OFF: Row(
+        409,
+        Text("未启用 Webhook", "Webhooks are off"),
+        Text(
+            "本院未启用 Webhook，请联系信息科，或改用事件流。",
+            "This hospital delivers no webhooks. Ask it to, or read the feed of events.",
+        ),
+    ),
+    Fault.NO_SUCH_WEBHOOK: Row(
+        404,
+        Text("没有该 Webhook", "No such webhook"),
+        Text("没有该 Webhook，或不属于本系统。", "There is no such webhook, or it is not yours."),
+    ),
+    Fault.WEBHOOK_ADDRESS_REFUSED: Row(
+        422,
+        Text("地址不可用", "The address will not do"),
+        Text(
+            "地址须为 https://，不含用户名与片段，且不得指向内网或本机（原因：{why}）。",
+            "It must be https://, without user or fragment, and outside this network (because: {why}).",
+        ),
+    ),
+    Fault.TOO_MANY_WEBHOOKS: Row(
+        409,
+        Text("Webhook 过多", "Too many webhooks"),
+        Text("最多登记 {limit} 个 Webhook。", "At most {limit} webhooks."),
+    ),
     Fault.EXPORT_BUSY: Row(
         503,
         Text("导出繁忙", "Exports are busy"),
@@ -1933,6 +2112,19 @@ INVALID: Final[dict[str, Text]] = {
     "enum": Text("须为以下之一：{expected}", "must be one of {expected}"),
     "union_tag_not_found": Text("缺少必填项 {discriminator}", "must name its {discriminator}"),
     "union_tag_invalid": Text("须为以下之一：{expected_tags}", "must be one of {expected_tags}"),
+    "reference": Text("须为对本系统 {kind} 的引用", "must be a reference to a {kind} of this system"),
+    "too_wide": Text(
+        "范围过大：请指明排班、医生、科室，或不超过一天的时间",
+        "asks for too much: name a schedule, a practitioner, a department, or a day at most",
+    ),
+    "other_than_slot": Text("与所选时段不一致", "is not the time of the slot"),
+    "one_patient": Text("须有且仅有一位患者", "must name one Patient, and no more"),
+    "modifier": Text("不支持 modifierExtension", "modifier extensions are not known here"),
+    "too_many": Text("最多 {limit} 项", "must have at most {limit}"),
+    "fhir_date": Text(
+        "须为 FHIR 日期或时间，前缀限 eq、ge、gt、le、lt、sa、eb",
+        "must be a date or time of FHIR's, with eq, ge, gt, le, lt, sa or eb before it",
+    ),
     "iso_date": Text("须为 yyyy-mm-dd 格式的日期", "must be a date, yyyy-mm-dd"),
     "zoned_time": Text("须为带时区的 ISO 8601 时间", "must be an ISO 8601 time with its offset"),
     "below_diastolic": Text("收缩压须高于舒张压", "must be above the diastolic pressure"),

@@ -22,13 +22,15 @@ from actors.interpreter import settle
 from actors.lines import Lines
 from actors.metrics import GatewayMetrics, samples, watch_lag
 from actors.rounds import Round, go
-from engine import logs
+from engine import database, logs
+from engine.database import AWAY
 from engine.domain.limits import ANSWER_MS_MAX
 from engine.records.appointments import seats_taken
 from engine.records.callbacks_seen import forget_old as forget_callbacks
 from engine.records.catalog import load_catalog, load_schedules
 from engine.records.catalog_changes import follow_catalog
 from engine.records.conduct import review_recent
+from engine.records.intake import forget_old as forget_messages
 from engine.records.no_show_models import Nights
 from engine.records.policies import load_policy, of_settings
 from engine.records.policy_file import PolicyRefused
@@ -36,6 +38,7 @@ from engine.records.real_names import forget_guesses
 from engine.records.request_keys import forget_keys
 from engine.records.sessions import forget_ended
 from engine.records.sign_ins import forget as forget_sign_ins
+from engine.services import ALL, Service, names_of
 from engine.settings import Settings
 from engine.vault.memory import no_core_files
 from engine.vault.opening import follow as follow_vault
@@ -43,6 +46,7 @@ from engine.vault.opening import kek_of, open_vault
 from engine.views.availability import Availability
 from integrations.hospital_billing.client import Billing, HospitalBillingClient
 from integrations.oidc.client import OidcClient
+from integrations.pacs.client import PacsClient
 from integrations.real_name.client import RealNameClient, Register
 from integrations.wechat.client import WeChatClient
 from web import keys
@@ -65,12 +69,19 @@ from web.door import Door, Patience
 from web.erasing import erasures_of
 from web.file_limit import OTHERS as OTHER_FILES
 from web.file_limit import raise_file_limit
+from web.his.truth import Truth
 from web.hospital_billing.billing import HospitalBilling
 from web.hospital_billing.errands import handlers as hospital_billing_handlers
+from web.imaging.routes import Archive, Checked
 from web.indicators_follower import STEP_SECONDS, Follower
+from web.intake.figures import IntakeFigures
+from web.intake.intake import LOOK_SECONDS as INTAKE_SECONDS
+from web.intake.intake import Intake
 from web.no_show_round import LOOK_SECONDS as LEARN_LOOK_SECONDS
 from web.no_show_round import learn_nightly
 from web.origins import Origins, origins_of
+from web.partner.sight import Partners
+from web.partner.tokens import PartnerTokens
 from web.patient.express import HoldLane
 from web.patient.pages import Pages
 from web.patient.real_names import ROUND_SECONDS as REAL_NAMES_SECONDS
@@ -89,6 +100,8 @@ from web.reconciliation.figures import ReconciliationFigures
 from web.reconciliation.night import LOOK_SECONDS as RECONCILE_LOOK_SECONDS
 from web.reconciliation.night import ask_nightly
 from web.reconciliation.reconciling import Reconciling
+from web.results.receiving import Receiving
+from web.services import errands_of, rounds_of
 from web.sessions.cookies import Cookies
 from web.sessions.following import Following
 from web.sessions.terms import terms_of
@@ -96,6 +109,7 @@ from web.sign_in.oidc import oidc_of, provider_of
 from web.sign_in.rules import rules_of
 from web.stream import Stream
 from web.suspension import Rehoming
+from web.sync.config import SystemsConfig
 from web.tls import context_of, follow
 from web.waiting_time_round import LOOK_SECONDS as WAITING_TIME_LOOK_SECONDS
 from web.waiting_time_round import learn_nightly as learn_waiting_times
@@ -127,13 +141,15 @@ class GatewayConfig:
     billing: Billing | None  # the hospital's own
     payments: Payments | None
     log_folder: Path | None
+    systems: SystemsConfig = SystemsConfig()
 
 
 class HttpGateway:
     def __init__(self, number: int, config: GatewayConfig) -> None:
         self._number = number
-        self._name = f"gateway-{number}"
+        self._name = "-".join([*_name_of(config.settings.services), "gateway", str(number)])
         no_core_files()  # it will hold keys
+        self._truth = Truth()
         self._config = config
         self._metrics = GatewayMetrics()
         self._tasks: list[asyncio.Task[None]] = []
@@ -172,10 +188,13 @@ class HttpGateway:
         self._rooms = Copies(self._pool, self._policy, lambda: int(time.time() * 1000))
         await self._read_catalog()
         await self._read_seats(None)
-        self._directory = Directory(lines.send, settings.shards)
+        self._directory = Directory(lines.send, lines.shards)
         self._client = ClientSession()
-        app = make_app()
+        app = make_app(settings.services)
         app[keys.SETTINGS] = settings
+        app[keys.HIS_TRUTH] = self._truth
+        if config.systems.his is not None:
+            self._truth.connect(config.systems.his, self._client)
         app[keys.PROXIES], app[keys.RATE_LIMITS] = limits_of(settings)
         app[keys.ORIGINS] = Origins(origins_of(settings.origins))
         app[keys.SIGN_IN_RULES] = rules_of(settings)
@@ -191,7 +210,19 @@ class HttpGateway:
         app[keys.SESSION_TERMS] = terms_of(settings)
         await sessions.read(self._pool)
         app[keys.POOL] = self._pool
+        app[keys.PARTNERS] = Partners(
+            PartnerTokens(config.token_secret),
+            self._pool,
+            settings.partner_requests_per_second,
+            settings.partner_requests_burst,
+        )
         app[keys.VAULT] = vault
+        if config.systems.pacs is not None:
+            app[keys.ARCHIVE] = Archive(PacsClient(self._client, config.systems.pacs), Checked())
+        app[keys.INTAKE] = intake = Intake(self._pool, vault, self._metrics.registry)
+        app[keys.RECEIVING_RESULTS] = Receiving(
+            self._pool, vault, intake, lambda: catalog.hospital.zone, lambda: datetime.now(UTC)
+        )
         app[keys.ERASURES] = erasures
         app[keys.ZONE] = catalog.hospital.zone
         app[keys.POLICY] = self._policy
@@ -206,7 +237,7 @@ class HttpGateway:
         app[keys.ROOMS] = self._rooms
         app[keys.ACTOR_BOARD] = actor_board = ActorBoard(
             lines.figures,
-            settings.shards,
+            lines.shards,
             self._stream,
             catalog.hospital.zone,
             lambda: int(time.time() * 1000),
@@ -247,7 +278,12 @@ class HttpGateway:
         if settings.oidc_issuer:
             client = OidcClient(self._client, provider_of(settings))
             app[keys.OIDC] = oidc_of(settings, client, config.token_secret)
-        app[keys.ADMISSION] = Admission(settings.admitted_max, self._metrics.shed, self._metrics.admitted)
+        counted = self._metrics
+        app[keys.ADMISSION] = Admission(settings.admitted_max, counted.shed, counted.admitted)
+        app[keys.REQUESTS], app[keys.PAYMENTS] = (
+            Admission(most, counted.shed_besides.labels(lane), counted.admitted_besides.labels(lane))
+            for lane, most in (("requests", settings.requests_max), ("payments", settings.payments_max))
+        )
         patience = Patience(
             settings.head_seconds_max,
             settings.body_seconds_max,
@@ -255,7 +291,8 @@ class HttpGateway:
             # What is left of the files is for shards, PostgreSQL and logs.
             settings.stream_connections_max + OTHER_FILES // 2,
         )
-        self._runner = Door(app, HoldLane(app), patience, access_log=None, handle_signals=False)
+        lane = HoldLane(app) if Service.BOOKING in settings.services else None
+        self._runner = Door(app, lane, patience, access_log=None, handle_signals=False)
         await self._runner.setup()
         listening = _listen(settings.host, settings.port + (self._number if settings.port_each else 0))
         files = settings.tls_files
@@ -263,7 +300,7 @@ class HttpGateway:
         await web.SockSite(
             self._runner, listening, backlog=1024, shutdown_timeout=CLOSE_SECONDS_MAX, ssl_context=tls
         ).start()
-        self._tasks = [asyncio.create_task(self._follow(shard_id)) for shard_id in range(settings.shards)] + [
+        self._tasks = [asyncio.create_task(self._follow(shard_id)) for shard_id in range(lines.shards)] + [
             asyncio.create_task(follow_catalog(config.database_url, self._read_catalog)),
             asyncio.create_task(sessions.run(config.database_url, self._pool)),
             asyncio.create_task(watch_lag(self._metrics.lag)),
@@ -279,10 +316,14 @@ class HttpGateway:
             asyncio.create_task(actor_board.run()),
             asyncio.create_task(indicator_board.run()),
             asyncio.create_task(alerts.run(config.database_url)),
+            asyncio.create_task(IntakeFigures(self._metrics.registry).follow(self._pool)),
             asyncio.create_task(ReconciliationFigures(self._metrics.registry).follow(self._pool)),
-            asyncio.create_task(Errands(config.database_url, self._pool, _handlers(app)).run()),
-            asyncio.create_task(go(config.database_url, _rounds(app, config.database_url))),
+            asyncio.create_task(
+                Errands(config.database_url, self._pool, errands_of(_handlers(app), settings.services)).run()
+            ),
         ]
+        for lock, rounds in rounds_of(_rounds(app, config.database_url), settings.services):
+            self._tasks.append(asyncio.create_task(go(config.database_url, rounds, lock)))
         if settings.backup_to:
             figures = BackupFigures(self._metrics.registry)
             self._tasks.append(asyncio.create_task(figures.follow(self._pool)))
@@ -300,6 +341,7 @@ class HttpGateway:
         await self._directory.close()
         for task in self._tasks:
             task.cancel()
+        await self._truth.close()
         await self._client.close()
         await self._pool.close()
         self._access_log.close()
@@ -328,19 +370,19 @@ class HttpGateway:
                         await asyncio.sleep(FEED_PAUSE_SECONDS)
             except ShardAway:
                 await asyncio.sleep(RETRY_SECONDS)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as error:
+            except AWAY as error:
                 log.warning("free seats could not be read: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
 
     def _is_of(self, shard_id: int, stream: str) -> bool:
-        return shard_of(stream, self._config.settings.shards) == shard_id
+        return shard_of(stream, self._lines.shards) == shard_id
 
     async def _read_seats(self, shard_id: int | None) -> None:
         """A snapshot from SQL: at the start, and where a feed has gone on without us."""
         taken = await seats_taken(self._pool)
         mine = None
         if shard_id is not None:
-            shards = self._config.settings.shards
+            shards = self._lines.shards
             mine = frozenset(
                 row.id
                 for row in (*self._availability.schedules(), *taken.rows)
@@ -362,10 +404,16 @@ class HttpGateway:
                 self._policy.policy = await load_policy(connection, self._fallback)
             except PolicyRefused as error:
                 log.error("the policy in force cannot be read, so the one before it stays: %s", error)
+            await self._truth.read(connection)
             today = datetime.now(catalog.hospital.zone).date()
             rows = await load_schedules(connection, today - timedelta(days=1))
         self._stream.heard(self._availability.replace(catalog, rows, read_at, self._policy.policy))
         self._rooms.look_again()
+
+
+def _name_of(services: frozenset[Service]) -> list[str]:
+    """In logs and metrics: those of several services may come together in one place."""
+    return [] if services == ALL else names_of(services)
 
 
 def _handlers(app: web.Application) -> dict[str, Handle]:
@@ -392,6 +440,10 @@ def _rounds(app: web.Application, database_url: str) -> list[Round]:
             await forget_ended(connection, datetime.now(UTC))
             await forget_sign_ins(connection, datetime.now(UTC))
             await forget_callbacks(connection, datetime.now(UTC))
+            await forget_messages(connection, datetime.now(UTC))
+
+    async def retry_messages() -> None:
+        await app[keys.INTAKE].retry_waiting()
 
     return [
         Round("arrivals", ARRIVALS_SECONDS, partial(wait_by_themselves, app)),
@@ -401,6 +453,7 @@ def _rounds(app: web.Application, database_url: str) -> list[Round]:
         Round("unconfirmed", UNCONFIRMED_SECONDS, partial(release_unconfirmed, app)),
         Round("conduct", CONDUCT_SECONDS, review_conduct),
         Round("old keys", FORGET_SECONDS, forget),
+        Round("intake", INTAKE_SECONDS, retry_messages),
         Round("open money", MONEY_SECONDS, partial(count_money, app)),
         Round("reconciliation", RECONCILE_LOOK_SECONDS, partial(ask_nightly, app, app[keys.RECONCILING])),
         Round("indicators", STEP_SECONDS, Follower(database_url).step),
@@ -415,9 +468,8 @@ async def _connected(database_url: str) -> asyncpg.Pool:
     """A pool with a first connection. A machine that starts everything at once may be slow to give it."""
     for left in reversed(range(START_TRIES)):
         try:
-            return await asyncpg.create_pool(
+            return await database.pool(
                 database_url,
-                min_size=1,
                 max_size=READ_CONNECTIONS,
                 timeout=READ_SECONDS_MAX,
                 command_timeout=READ_SECONDS_MAX,

@@ -1,4 +1,4 @@
-"""Keeps the indicators in step with the journal: one gateway does it, behind the actors' backs.
+"""Keeps the indicators in step with the journal: one process of its own does it, behind the actors' backs.
 
 Events are folded in (shard, seq) order, and what changes is written in one transaction with the positions up
 to which it goes, so each event counts once, whoever died when. Where anything does not fit, everything is
@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import asyncpg
 
-from engine.database import DatabaseFailed, connect
+from engine.database import DatabaseAway, connect
 from engine.domain import schedule as s
 from engine.domain.ids import SCHEDULE_PREFIX, ScheduleKey
 from engine.journal.codec import EVENT_CODES, unpack_event
@@ -142,7 +142,7 @@ class Follower:
                 if await records.is_in_step(connection):
                     return
                 await self._advance(connection)
-        except DatabaseFailed as failed:
+        except DatabaseAway as failed:
             log.warning("indicators wait for the database: %s", failed)
         except asyncpg.SerializationError:
             self._fold = None  # somebody else has just counted the same

@@ -33,8 +33,13 @@ if TYPE_CHECKING:  # names alone: web.auth and the connectors may themselves imp
     from web.desk.actors import ActorBoard
     from web.desk.indicators import IndicatorBoard
     from web.desk.what_if import BookedTimes
+    from web.events.feed import Tail
+    from web.his.truth import Truth
     from web.hospital_billing.billing import HospitalBilling
+    from web.imaging.routes import Archive
+    from web.intake.intake import Intake
     from web.origins import Origins
+    from web.partner.sight import Partners
     from web.passwords import Passwords
     from web.patient.offers import Offers
     from web.patient.pages import Pages
@@ -46,6 +51,7 @@ if TYPE_CHECKING:  # names alone: web.auth and the connectors may themselves imp
     from web.queues.screens import Screens
     from web.rate_limits import RateLimits
     from web.reconciliation.reconciling import Reconciling
+    from web.results.receiving import Receiving
     from web.sessions.cookies import Cookies
     from web.sessions.terms import Terms
     from web.sign_in.oidc import Oidc
@@ -58,6 +64,8 @@ TOKENS: "web.AppKey[Tokens]" = web.AppKey("tokens")
 SESSION_TERMS: "web.AppKey[Terms]" = web.AppKey("session_terms")
 COOKIES: "web.AppKey[Cookies]" = web.AppKey("cookies")
 """Absent where no console signs in with a cookie."""
+PARTNERS: "web.AppKey[Partners]" = web.AppKey("partners")
+"""Other systems that call us."""
 POOL: "web.AppKey[asyncpg.Pool]" = web.AppKey("pool")
 VAULT: "web.AppKey[Vault]" = web.AppKey("vault")
 """What names, identity numbers and telephones are sealed and opened with."""
@@ -72,6 +80,10 @@ REAL_NAMES: "web.AppKey[RealNames]" = web.AppKey("real_names")
 """Absent where there is no register: then desks alone verify people."""
 HOSPITAL_BILLING: "web.AppKey[HospitalBilling]" = web.AppKey("hospital_billing")
 """Absent where no billing is connected: then drugs and examinations are paid at the windows."""
+HIS_TRUTH: "web.AppKey[Truth]" = web.AppKey("his_truth")
+"""Whose numbers count, department by department."""
+ARCHIVE: "web.AppKey[Archive]" = web.AppKey("archive")
+"""Absent where no picture archive is connected."""
 RECONCILING: "web.AppKey[Reconciling]" = web.AppKey("reconciling")
 PASSWORDS: "web.AppKey[Passwords]" = web.AppKey("passwords")
 """Absent where nobody can sign in with a password."""
@@ -120,7 +132,14 @@ ACCESS_LOG: "web.AppKey[AccessLog]" = web.AppKey("access_log")
 READINGS: "web.AppKey[Readings]" = web.AppKey("readings")
 """What was noted of readings in the last hour."""
 OFFERS: "web.AppKey[Offers]" = web.AppKey("offers")
+INTAKE: "web.AppKey[Intake]" = web.AppKey("intake")
+"""What other systems send through routes goes through it."""
+RECEIVING_RESULTS: "web.AppKey[Receiving]" = web.AppKey("receiving_results")
+EVENT_TAIL: "web.AppKey[Tail]" = web.AppKey("event_tail")
+"""Who waits at this gateway for the journal to grow."""
 ADMISSION: "web.AppKey[Admission]" = web.AppKey("admission")
+REQUESTS: "web.AppKey[Admission]" = web.AppKey("requests")
+PAYMENTS: "web.AppKey[Admission]" = web.AppKey("payments")
 OTHERS: "web.AppKey[Others]" = web.AppKey("others")
 PROXIES: "web.AppKey[Proxies]" = web.AppKey("proxies")
 RATE_LIMITS: "web.AppKey[RateLimits]" = web.AppKey("rate_limits")

@@ -10,19 +10,19 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from importlib import resources
 from pathlib import Path
 
-import asyncpg
 from aiohttp import web as http
 
-from actors.cluster import START_SECONDS_MAX, Cluster, start_ray, stop_ray
+from actors.cluster import START_SECONDS_MAX, Cluster, OthersShards, OwnShards, start_ray, stop_ray
 from engine import database, embedded_postgres, logs
 from engine.audit.signing_key import KeyFailed, SigningKey, key_of
 from engine.backup.failed import BackupFailed
+from engine.database import AWAY
 from engine.embedded_postgres import EmbeddedPostgres
 from engine.records.catalog import NOT_IMPORTED, load_catalog, publish_schedules
 from engine.records.erasure import Clock, erase_again
@@ -31,6 +31,8 @@ from engine.records.hospital_import import import_hospital
 from engine.records.plain_rows import seal_plain_rows
 from engine.records.policies import of_settings
 from engine.records.policy_file import PolicyRefused
+from engine.records.shard_routes import begin
+from engine.services import ALL, Service, names_of
 from engine.settings import Settings
 from engine.vault.erasures import ErasureFailed
 from engine.vault.failed import VaultFailed
@@ -40,20 +42,28 @@ from integrations.wechat.sandbox import sandbox_app
 from web import backup_beside
 from web.audit_notary import notarised
 from web.auth import SECRET_BYTES_MIN
-from web.bills.merchants import MerchantFailed
+from web.bills.merchants import MerchantFailed, Payments
 from web.demo_staff import DEMO_PASSWORD, DEMO_STAFF, close_demo_staff, open_demo_staff
 from web.erasing import erasures_of
 from web.gateway import GatewayConfig, HttpGateway
+from web.his.configured import HisFileRefused
 from web.hospital_billing_beside import billing_of, sandbox_page
 from web.payments_beside import payments_of
 from web.real_name_beside import register_of
+from web.services import systems_of as systems_here
+from web.serving import locks
+from web.serving.joining import CannotJoin, joined
+from web.serving.locks import Taken
+from web.sync.config import SyncConfig
+from web.sync.process import SyncProcess
+from web.sync.systems import systems_of
+from web.systems_beside import systems_beside
 from web.tls import TlsFailed, context_of
 
 log = logging.getLogger(__name__)
 
 PUBLISH_SECONDS = 60.0
 WATCH_SECONDS = 0.1
-_LOCK = "select pg_try_advisory_lock(hashtext('xinglin.serve'))"
 DEMO_HOSPITAL = resources.files("web") / "demo" / "hospital"
 
 
@@ -79,6 +89,10 @@ def serve(settings: Settings) -> None:
         raise CannotStart(f"cannot use {home} as home: {error.strerror}; choose another --home") from None
     if settings.ray_address is not None and settings.database_url is None:
         raise CannotStart("a cluster needs a database that all its nodes reach: pass --database-url")
+    if settings.services != ALL and settings.database_url is None:
+        raise CannotStart(
+            "services started apart need a database that all of them reach: pass --database-url"
+        )
     try:
         asyncio.run(backup_beside.check(settings))
     except BackupFailed as failed:
@@ -95,6 +109,9 @@ def serve(settings: Settings) -> None:
             VaultFailed,
             ErasureFailed,
             MerchantFailed,
+            HisFileRefused,
+            CannotJoin,
+            Taken,
         ) as failed:
             raise CannotStart(str(failed)) from None
         except PolicyRefused as refused:
@@ -151,9 +168,11 @@ async def _prepare_database(url: str, settings: Settings) -> None:
         await database.create_if_missing(url)
     connection = await database.connect(url)
     try:
-        if not await connection.fetchval(_LOCK):  # before the fence: the other one must not feel this
-            raise _another(url)
+        # Before the fence: the other one must not feel this.
+        await locks.take(connection, url, settings.services)
         await database.check_durable(connection)
+        if Service.BOOKING not in settings.services:
+            return  # the rest is another's: web/serving/joining.py waits for it
         if settings.database_url is None:
             await database.keep_rows_out_of_the_log(connection)
         await database.migrate(connection)
@@ -186,31 +205,45 @@ async def _run(settings: Settings, server: EmbeddedPostgres | None, url: str, ho
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    async with (
-        _alone(url, stopping),
-        backup_beside.archiving(settings, home),
-        notarised(url, home, _audit_key(settings, home), settings),
-        _sandbox(settings) as wechat_address,
-        register_of(settings) as register,
-        billing_of(settings) as billing,
-        payments_of(settings, home) as payments,
-    ):
+    secret = _secret(home)
+    has_shards = Service.BOOKING in settings.services
+    takes_money = Service.PAYMENT in settings.services
+    async with contextlib.AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        await enter(locks.held(url, settings.services, stopping))
         working = _working_url(settings, server, url, home)
+        shards: OwnShards | OthersShards = OthersShards(working, secret)
+        if has_shards:
+            shards = await _own_shards(url, settings, secret)
+            await enter(backup_beside.archiving(settings, home))
+            await enter(notarised(url, home, _audit_key(settings, home), settings))
+        elif not await joined(url, settings, secret, stopping):
+            return
+        wechat_address = await enter(_sandbox(settings))
+        register = await enter(register_of(settings)) if has_shards else None
+        billing = await enter(billing_of(settings)) if takes_money else None
+        payments = await enter(payments_of(settings, home)) if takes_money else Payments()
+        # Sandboxes are beside the service that speaks with them; systems that are set up are known to all.
+        plays = Service.INTEGRATION in settings.services
+        systems = await enter(
+            systems_beside(settings if plays else settings.model_copy(update={"demo_systems": ""}), home)
+        )
         log_folder = None if settings.ray_address else home / "logs"
         config = GatewayConfig(
             settings.model_copy(update={"home": home}),  # gateways have another working directory
             working,
-            _secret(home),
+            secret,
             wechat_address,
             (settings.wechat_app_id or "sandbox", settings.wechat_app_secret.get_secret_value() or "sandbox"),
             register,
             billing,
             payments,
             log_folder,
+            systems.config,
         )
         cluster = Cluster(
             working,
-            settings.shards,
+            shards,
             settings.standbys,
             settings.gateways,
             of_settings(settings),
@@ -218,8 +251,9 @@ async def _run(settings: Settings, server: EmbeddedPostgres | None, url: str, ho
             settings.log_level,
             log_folder,
             settings.log_format,
+            _beside(config),
         )
-        tasks = [asyncio.create_task(_publish_daily(url, settings))]
+        tasks = [asyncio.create_task(_publish_daily(url, settings))] if has_shards else []
         if server is not None:
             tasks.append(asyncio.create_task(_keep_running(server)))
         try:
@@ -229,7 +263,9 @@ async def _run(settings: Settings, server: EmbeddedPostgres | None, url: str, ho
                 raise CannotStart(
                     f"not everything was up after {START_SECONDS_MAX:.0f} s: see the logs of {home}"
                 ) from None
-            _greet(settings, home, addresses, payments.pay_page, sandbox_page(settings, billing))
+            _greet(
+                settings, home, addresses, payments.pay_page, sandbox_page(settings, billing), systems.pages
+            )
             await stopping.wait()
             print("draining: nothing that was answered is lost …", flush=True)
         finally:
@@ -237,6 +273,15 @@ async def _run(settings: Settings, server: EmbeddedPostgres | None, url: str, ho
                 task.cancel()
             await cluster.stop()
     print("stopped", flush=True)
+
+
+def _beside(config: GatewayConfig) -> list[partial[SyncProcess]]:
+    """A process for each outside system that these services speak with."""
+    sync = SyncConfig(
+        config.settings, config.systems, config.database_url, config.token_secret, config.log_folder
+    )
+    names = systems_here(systems_of(config.systems), config.settings.services)
+    return [partial(SyncProcess, name, sync) for name in names]
 
 
 async def _keep_running(server: EmbeddedPostgres) -> None:
@@ -249,47 +294,14 @@ async def _keep_running(server: EmbeddedPostgres) -> None:
             server.start_again()
 
 
-def _another(url: str) -> CannotStart:
-    return CannotStart(
-        f"another xinglin serves from {database.address_of(url)}: stop it, or use another database"
-    )
-
-
-@contextlib.asynccontextmanager
-async def _alone(url: str, stopping: asyncio.Event) -> AsyncIterator[None]:
-    """Two of us on one database would fence each other off for ever: the second one stays out."""
+async def _own_shards(url: str, settings: Settings, secret: bytes) -> OwnShards:
+    """Says to the other services that a new run begins."""
     connection = await database.connect(url)
     try:
-        if not await connection.fetchval(_LOCK):
-            raise _another(url)
-    except BaseException:
+        run = await begin(connection, settings.shards, secret)
+        return OwnShards(run.shards, run.link_secret(secret))
+    finally:
         await connection.close()
-        raise
-    keeper = asyncio.create_task(_stay_alone(url, connection, stopping))
-    try:
-        yield
-    finally:
-        keeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await keeper
-
-
-async def _stay_alone(url: str, connection: asyncpg.Connection, stopping: asyncio.Event) -> None:
-    """The lock goes with its connection: after a lost one it is taken again, or we stop."""
-    try:
-        while True:
-            await asyncio.sleep(WATCH_SECONDS)
-            if connection.is_closed():
-                try:
-                    connection = await database.connect(url)
-                except database.DatabaseFailed:
-                    continue
-                if not await connection.fetchval(_LOCK):
-                    log.critical("another xinglin took over while the database was away: this one stops")
-                    stopping.set()
-    finally:
-        with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
-            await connection.close(timeout=2)
 
 
 @contextlib.asynccontextmanager
@@ -325,13 +337,7 @@ async def _publish_daily(url: str, settings: Settings) -> None:
                     published = today
             finally:
                 await connection.close()
-        except (
-            database.DatabaseFailed,
-            PolicyRefused,
-            OSError,
-            asyncpg.PostgresError,
-            asyncpg.InterfaceError,
-        ) as error:
+        except (PolicyRefused, *AWAY) as error:
             log.warning("the next day could not be published yet: %s", error)
         await asyncio.sleep(PUBLISH_SECONDS)
 
@@ -359,13 +365,15 @@ def _secret(home: Path) -> bytes:
         return given.encode()
     home.mkdir(parents=True, exist_ok=True)
     file = home / "token.key"
-    try:
-        return file.read_bytes()
-    except FileNotFoundError:
-        made = secrets.token_bytes(SECRET_BYTES_MIN)
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-            out.write(made)
-        return made
+    if not file.exists():
+        # Whole or not at all, and the first one counts: services of one home may start together.
+        made = home / f"token.key.{os.getpid()}"
+        with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+            out.write(secrets.token_bytes(SECRET_BYTES_MIN))
+        with contextlib.suppress(FileExistsError):
+            os.link(made, file)
+        made.unlink()
+    return file.read_bytes()
 
 
 def _check_port(host: str, port: int) -> None:
@@ -380,14 +388,24 @@ def _check_port(host: str, port: int) -> None:
             ) from None
 
 
-def _greet(settings: Settings, home: Path, addresses: list[str], pay_page: str, billing: str) -> None:
+def _greet(
+    settings: Settings,
+    home: Path,
+    addresses: list[str],
+    pay_page: str,
+    billing: str,
+    systems: Mapping[str, str],
+) -> None:
     address = addresses[0]
+    services = settings.services
+    what = "" if services == ALL else f"{', '.join(names_of(services))} "
+    shards = f", {settings.shards} shards" if Service.BOOKING in services else ""
     lines = [
         "",
-        f"  Xinglin 杏林 serves at {address}",
+        f"  Xinglin 杏林 serves {what}at {address}",
         f"    API        {address}/docs   (OpenAPI 3.1: {address}/openapi.json)",
         f"    health     {address}/healthz   {address}/readyz   {address}/metrics",
-        f"    home       {home}   ({settings.gateways} gateways, {settings.shards} shards)",
+        f"    home       {home}   ({settings.gateways} gateways{shards})",
     ]
     if settings.demo and not settings.wechat_app_id:
         lines += [
@@ -404,5 +422,6 @@ def _greet(settings: Settings, home: Path, addresses: list[str], pay_page: str, 
         lines.append(f"    demo pay   {pay_page}   (WeChat Pay and Alipay in a sandbox: pay, fail, be late)")
     if billing:
         lines.append(f"    demo HIS   {billing}   (drugs and examinations: docs/HOSPITAL_BILLING.md)")
+    lines += [f"    demo {name.upper():5} {page}" for name, page in systems.items()]
     lines += ["  Ctrl-C drains and stops.", ""]
     print("\n".join(lines), flush=True)

@@ -16,6 +16,8 @@ Which keywords a handler names says what it gets:
                      the roles that it names. How far they may go (its scopes), the handler asks
                      web.auth.may_manage or web/queues/rights.py
     who              whichever of the two asks, bytes or Staff, where it lets both in
+    partner          which other system asks, a web.partner.sight.Partner, where it lets systems in: 403
+                     scope_missing without the scope that the matrix names
 
 Who may call it stands in web/rights/matrix.yaml, under the name of the handler: without a line there a route
 is not declared.
@@ -43,18 +45,22 @@ from multidict import MultiMapping
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from swagger_ui_bundle import swagger_ui_path
 
-from engine.domain.limits import BODY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX
+from engine.domain.limits import BODY_BYTES_MAX, IDEMPOTENCY_KEY_CHARS_MAX, REQUESTS_MAX
 from engine.domain.refusal import Reason
+from engine.services import ALL, Service
+from web import keys, services
+from web.admission import unwatched
 from web.auth import Staff, account_of, staff_of, who_of
 from web.errors import Entry, Problem, expect, invalid, problems
 from web.faults import Fault
 from web.openapi_document import Json, as_3_0, document_of
-from web.rights.matrix import MATRIX, Matrix, Rights, Security
+from web.partner.sight import partner_of
+from web.rights.matrix import MATRIX, SYSTEM, Matrix, Rights, Security
 from web.security_headers import PAGE_POLICY
 
 H = TypeVar("H", bound=Callable[..., Awaitable[object]])
 
-_KEYWORDS: Final = {"path", "query", "body", "idempotency_key", "account_id", "staff", "who"}
+_KEYWORDS: Final = {"path", "query", "body", "idempotency_key", "account_id", "staff", "who", "partner"}
 _BODY_FAULTS: Final = (
     Fault.MALFORMED_JSON,
     Fault.DUPLICATE_KEY,
@@ -86,8 +92,18 @@ class Operation:
     query_lists: frozenset[str]
     revalidated: bool = False
     """Its answer has an ETag, and 304 says that it still holds: see web/conditional.py."""
+    is_bounded: bool = True
+    """Counts among the patients' requests that may be under way (web/admission.py), where it is theirs."""
     accepted_adapter: TypeAdapter[Any] | None = None
     """What 202 answers, where it may have to wait for somebody's consent."""
+    body_media: str | None = None
+    """Of bodies alone, where it is another than the answers'."""
+    media: str = "application/json"
+    """Of bodies and answers; of failures, too, where it is another dialect: web/partner/fhir/outcome.py."""
+    takes_adapter: TypeAdapter[Any] | None = None
+    """A body that the handler reads by itself."""
+    fails_as: str | None = None
+    """Another type that failures may have, where a standard says how they look: web/partner/token.py."""
 
     @property
     def security(self) -> Security | None:
@@ -100,11 +116,19 @@ class Operation:
         return self.rights.roles
 
     @property
+    def waits_its_turn(self) -> bool:
+        return self.is_bounded and self.security == "bearer"
+
+    @property
     def faults(self) -> list[str]:
         """Every code this operation may answer, declared or following from what it takes."""
         codes: dict[str, None] = dict.fromkeys(self.errors)
-        if self.security:
+        if self.security == "system":
+            codes |= dict.fromkeys((Fault.UNAUTHENTICATED, Fault.TOKEN_EXPIRED, Fault.SCOPE_MISSING))
+        elif self.security:
             codes |= dict.fromkeys((Fault.UNAUTHENTICATED, Fault.TOKEN_EXPIRED, Fault.SESSION_ENDED))
+        if self.waits_its_turn:
+            codes[Reason.BUSY] = None
         if self.security in ("staff", "either") and self.method != "GET":
             codes[Fault.CSRF_REFUSED] = None  # by cookie
         if self.roles:
@@ -115,8 +139,10 @@ class Operation:
             codes[Fault.NOT_FOUND] = None
         if self.query_adapter:
             codes[Fault.INVALID_QUERY] = None
-        if self.body_adapter:
+        if self.body_adapter or self.takes_adapter:
             codes |= dict.fromkeys(_BODY_FAULTS)
+        if services.is_of_one(self.handler.__name__, self.tags):
+            codes[Fault.NOT_HERE] = None  # at a server of another service
         codes[Fault.MALFORMED_REQUEST] = None  # a head that is too long is one, wherever it goes
         codes[Fault.TOO_MANY_REQUESTS] = None
         codes[Fault.INTERNAL] = None
@@ -152,12 +178,21 @@ class Api:
         tags: Sequence[str] = (),
         answer: Any = None,
         revalidated: bool = False,
+        is_bounded: bool = True,
         accepted: Any = None,
+        media: str = "application/json",
+        body_media: str | None = None,
+        takes: Any = None,
+        fails_as: str | None = None,
     ) -> Callable[[H], H]:
         """Declares a handler. `zh` is its summary in Chinese; its docstring is the English one.
 
         Its name must have a line in the matrix of rights.
         `answer` names the documented type where the annotation cannot, as when the handler gives bytes;
+        `accepted` is the type of a 202, which the handler gives as a response of its own. `takes` documents a
+        body that the handler reads by itself; `media` is the type of both where it is not plain JSON;
+        `fails_as` another one that failures may have.
+        `is_bounded` is False for what has a bound of its own, or lasts.
         `accepted` is the type of a 202, which the handler gives as a response of its own.
         """
 
@@ -180,7 +215,12 @@ class Api:
                 raise TypeError(f"{name} asks for {sorted(unknown)}, which no request has")
             if "account_id" in keywords and rights.security is None:
                 raise TypeError(f"{name} asks who it is but needs no token")
-            for keyword, needed in (("account_id", "bearer"), ("staff", "staff"), ("who", "either")):
+            for keyword, needed in (
+                ("account_id", "bearer"),
+                ("staff", "staff"),
+                ("who", "either"),
+                ("partner", "system"),
+            ):
                 if keyword in keywords and rights.security != needed:
                     raise TypeError(f"{name} asks for {keyword} but its security is {rights.security}")
             path_names = set(re.findall(r"{(\w+)}", path))
@@ -210,7 +250,12 @@ class Api:
                     f.alias or n for n, f in query_fields.items() if _is_list(f.annotation)
                 ),
                 revalidated=revalidated,
+                is_bounded=is_bounded,
                 accepted_adapter=TypeAdapter(accepted) if accepted is not None else None,
+                media=media,
+                body_media=body_media,
+                takes_adapter=TypeAdapter(takes) if takes is not None else None,
+                fails_as=fails_as,
             )
             return handler
 
@@ -226,11 +271,19 @@ class Api:
         if lonely := self._rights.keys() - self._operations.keys():
             raise TypeError(f"the matrix of rights has lines that no operation has: {sorted(lonely)}")
 
-    def setup(self, app: web.Application) -> None:
-        """Adds every declared route, the document, its page, and the middleware that words what is raised."""
+    def setup(self, app: web.Application, offered: frozenset[Service] = ALL) -> None:
+        """Adds every declared route, the document, its page, and the middleware that words what is raised.
+
+        What belongs to a service that is not `offered` here says so (web/services.py).
+        """
         app.middlewares.append(problems)
+        app[keys.REQUESTS] = unwatched(REQUESTS_MAX)  # a gateway's are counted
         for operation in self._operations.values():
             serve = _served(operation)
+            if offered != ALL:
+                service = services.of_route(operation.handler.__name__, operation.tags)
+                if service is not None and service not in offered:
+                    serve = _elsewhere(service)
             if operation.method == "GET":
                 app.router.add_get(operation.path, serve, expect_handler=expect)
             else:
@@ -275,10 +328,12 @@ def _served(operation: Operation) -> Handler:
     headers = PRIVATE_HEADERS if secured else _JSON_HEADERS
     is_for_staff = operation.security == "staff"
     is_for_either = operation.security == "either"
+    needed = operation.rights.scopes.get(SYSTEM)
     roles = frozenset(operation.roles)
     wants_account = "account_id" in operation.keywords
     wants_staff = "staff" in operation.keywords
     wants_who = "who" in operation.keywords
+    wants_partner = "partner" in operation.keywords
     wants_key = "idempotency_key" in operation.keywords
     path_of = operation.path_adapter.validator.validate_strings if operation.path_adapter else None
     # Not validate_strings, which knows no lists; lax Python mode reads "5" as 5 as well.
@@ -289,7 +344,11 @@ def _served(operation: Operation) -> Handler:
 
     async def serve(request: web.Request) -> web.StreamResponse:
         arguments: dict[str, Any] = {}
-        if is_for_staff:
+        if needed is not None:
+            partner = await partner_of(request, needed)
+            if wants_partner:
+                arguments["partner"] = partner
+        elif is_for_staff:
             staff = staff_of(request)
             if roles and roles.isdisjoint(staff.roles):
                 raise Problem(Fault.FORBIDDEN, roles=list(operation.roles))
@@ -328,6 +387,17 @@ def _served(operation: Operation) -> Handler:
             return response(status=204)
         body = result if type(result) is bytes else dumps(result, default=_encodable)
         return response(body=body, status=status, headers=headers)
+
+    async def serve_in_turn(request: web.Request) -> web.StreamResponse:
+        with request.app[keys.REQUESTS].one():
+            return await serve(request)
+
+    return serve_in_turn if operation.waits_its_turn else serve
+
+
+def _elsewhere(service: Service) -> Handler:
+    async def serve(request: web.Request) -> web.StreamResponse:
+        raise Problem(Fault.NOT_HERE, service=str(service))
 
     return serve
 
@@ -501,9 +571,15 @@ api: Final = Api(
         "conduct": "处罚与申诉 / penalties and appeals",
         "privacy": "个人信息权利 / consents, one's own data, being forgotten",
         "desk": "窗口与管理 / for the staff at the desk",
+        "imaging": "影像 / examinations with pictures",
+        "encounters": "就诊、诊断、用药、过敏 / visits, diagnoses, medicines, allergies",
         "records": "病历查阅与紧急授权 / reading patients' records, and breaking the glass",
         "admin": "系统与安全管理员 / for the administrators",
+        "events": "事件流与 Webhook / events: the feed and webhooks",
         "audit": "审计管理员 / for the audit administrator",
+        "integration": "医院各系统的接口 / the hospital's own systems, and what they sent",
+        "partner": "其他系统 / other systems, with credentials of their own",
+        "fhir": "FHIR R4 / the FHIR R4 face, for partners",
     },
     rights=MATRIX,
 )

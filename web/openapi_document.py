@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from pydantic import TypeAdapter
 
 from engine.domain.limits import IDEMPOTENCY_KEY_CHARS_MAX
+from engine.records.partners import SCOPES as SYSTEM_SCOPES
 from web.faults import TABLE
 
 if TYPE_CHECKING:  # web/openapi.py itself imports this module
@@ -37,6 +38,8 @@ def document_of(info: Json, tags: Mapping[str, str], operations: "list[Operation
                 wanted.append((_Wanted(i, part), "validation", adapter))
         if operation.answer_adapter is not None:
             wanted.append((_Wanted(i, "answer"), "serialization", operation.answer_adapter))
+        if operation.takes_adapter is not None:
+            wanted.append((_Wanted(i, "body"), "validation", operation.takes_adapter))
         if operation.accepted_adapter is not None:
             wanted.append((_Wanted(i, "accepted"), "serialization", operation.accepted_adapter))
     schemas, definitions = TypeAdapter.json_schemas(wanted, ref_template="#/components/schemas/{model}")
@@ -79,6 +82,13 @@ def document_of(info: Json, tags: Mapping[str, str], operations: "list[Operation
                         "of staff, from grant=password; a patient's token does not do"
                     ),
                 },
+                "system": {
+                    "type": "oauth2",
+                    "description": "其他系统的凭据 / credentials of another system: docs/PARTNERS.md",
+                    "flows": {
+                        "clientCredentials": {"tokenUrl": "/api/v1/partner/token", "scopes": SYSTEM_SCOPES}
+                    },
+                },
                 "cookie": {
                     "type": "apiKey",
                     "in": "cookie",
@@ -118,11 +128,11 @@ def _described(operation: "Operation", schemas: Mapping[str, Any], components: J
     if schemas["body"] is not None:
         described["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": schemas["body"]}},
+            "content": {operation.body_media or operation.media: {"schema": schemas["body"]}},
         }
     answered: Json = {"description": HTTPStatus(operation.status).phrase}
     if schemas["answer"] is not None:
-        answered["content"] = {"application/json": {"schema": schemas["answer"]}}
+        answered["content"] = {operation.media: {"schema": schemas["answer"]}}
     otherwise: Json = {}
     if operation.revalidated:
         answered["headers"] = {"ETag": {"schema": {"type": "string"}}}
@@ -138,10 +148,12 @@ def _described(operation: "Operation", schemas: Mapping[str, Any], components: J
     described["responses"] = {
         str(operation.status): answered,
         **otherwise,
-        **{str(status): _problem_answer(codes) for status, codes in sorted(by_status.items())},
+        **{str(s): _problem_answer(codes, operation) for s, codes in sorted(by_status.items())},
     }
     schemes = {"either": ("bearer", "staff", "cookie"), "staff": ("staff", "cookie"), "bearer": ("bearer",)}
     described["security"] = [{scheme: []} for scheme in schemes.get(operation.security or "", ())]
+    if operation.security == "system":
+        described["security"] = [{"system": sorted(scopes.values())}]
     return described
 
 
@@ -169,7 +181,7 @@ def _parameters(place: str, schema: Json | None, components: Json) -> list[Json]
     return listed
 
 
-def _problem_answer(codes: list[str]) -> Json:
+def _problem_answer(codes: list[str], operation: "Operation") -> Json:
     lines = [f"- `{code}`: {TABLE[code].title.zh} / {TABLE[code].title.en}" for code in codes]
     described: Json = {
         "description": "\n".join(lines),
@@ -184,6 +196,10 @@ def _problem_answer(codes: list[str]) -> Json:
             }
         },
     }
+    if operation.media != "application/json":  # failures in that dialect, with the same codes
+        described["content"] = {operation.media: {"schema": {"type": "object"}}}
+    if operation.fails_as is not None:
+        described["content"][operation.fails_as] = {"schema": {"type": "object"}}
     headers: Json = {}
     if any(TABLE[code].retry_after is not None for code in codes):
         headers["Retry-After"] = {"description": "秒 / seconds", "schema": {"type": "integer"}}

@@ -31,7 +31,7 @@ from web.faults import Fault
 KEYS_MAX: Final = 50_000  # of each kind: about 10 MB when all are full
 DEVICE: Final = "X-Device-Id"
 DEVICE_CHARS: Final = range(8, 65)
-SIGN_IN_PATH: Final = "/api/v1/sessions"
+SIGN_IN_PATHS: Final = ("/api/v1/sessions", "/api/v1/partner/token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ async def limited(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Counts each request once. What its token is worth, the route itself says later."""
     app = request.app
     limits = app[keys.RATE_LIMITS]
-    is_sign_in = request.path == SIGN_IN_PATH and request.method == hdrs.METH_POST
+    is_sign_in = request.path in SIGN_IN_PATHS and request.method == hdrs.METH_POST
     limits.count_sender(request.remote or "", request.headers, is_sign_in)
     authorization = request.headers.get(hdrs.AUTHORIZATION)
     if authorization is not None and keys.TOKENS in app:

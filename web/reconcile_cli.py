@@ -84,8 +84,9 @@ _IS_SERVED: Final = """
 select exists (select from pg_locks l join pg_database d on d.oid = l.database
                 where l.locktype = 'advisory' and l.granted and l.objsubid = 1
                   and d.datname = current_database()
-                  and (l.classid::bigint << 32 | l.objid::bigint) = hashtext('xinglin.rounds'))"""
-"""Whether a gateway does the rounds (actors/rounds.py)."""
+                  and (l.classid::bigint << 32 | l.objid::bigint)
+                      in (hashtext('xinglin.rounds'), hashtext('xinglin.rounds.payment')))"""
+"""Whether a gateway does the rounds (actors/rounds.py), alone or in the service of payments."""
 
 
 async def _followed(

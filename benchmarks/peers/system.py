@@ -19,6 +19,7 @@ async def ours(
     home: Path, database_url: str, port: int, **settings: object
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """`xinglin serve` with an outside database; settings by their environment names in lower case."""
+    settings = {"demo_systems": "", **settings}
     environment = {f"XINGLIN_{name.upper()}": str(value) for name, value in settings.items()}
     command = [
         *(str(Path(sys.executable).with_name("xinglin")), "serve", "--no-demo", "--home", str(home)),

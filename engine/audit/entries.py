@@ -28,7 +28,7 @@ _NUMBER: Final = re.compile(
 )
 _INVISIBLE: Final = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 
-Kind = Literal["staff", "account", "operator", "system", "nobody"]
+Kind = Literal["staff", "account", "operator", "system", "nobody", "partner"]
 Outcome = Literal["done", "refused", "failed"]
 
 
@@ -42,7 +42,8 @@ class Executor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who it was. `id` is of staff or account (16 bytes); `name` the user name of staff or of the machine."""
+    """Who it was. `id` is of staff, account or partner (16 bytes); `name` the user name of staff or of the
+    machine, or a partner's."""
 
     kind: Kind
     id: bytes | None = None

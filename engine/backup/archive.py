@@ -40,6 +40,7 @@ from engine.backup.key_file import Keys
 from engine.backup.layout import Chain, Head
 from engine.backup.places import Place
 from engine.backup.programs import Server
+from engine.database import AWAY
 from engine.embedded_postgres import PostgresFailed
 
 log = logging.getLogger(__name__)
@@ -71,14 +72,7 @@ insert into backup_status (id, beat_at, archived_until, waiting_since, base_at, 
 values (true, clock_timestamp(), $1, $2, $3, $4)
 on conflict (id) do update set beat_at = excluded.beat_at, archived_until = excluded.archived_until,
     waiting_since = excluded.waiting_since, base_at = excluded.base_at, failing = excluded.failing"""
-_AWAY: Final = (
-    database.DatabaseFailed,
-    PostgresFailed,
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-)
+_AWAY: Final = (PostgresFailed, *AWAY)
 
 
 class _Broken(Exception):
@@ -172,7 +166,7 @@ class Archiver:
     async def _session(self, stopping: asyncio.Event) -> None:
         url = self._url()
         if url is None:
-            raise database.DatabaseFailed("the database is not there")
+            raise database.DatabaseAway("the database is not there")
         server = Server.of(url)
         connection = await database.connect(url)
         try:
@@ -460,5 +454,5 @@ async def _wait(stopping: asyncio.Event, seconds: float) -> None:
 
 
 async def _close(connection: asyncpg.Connection) -> None:
-    with contextlib.suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError):
+    with contextlib.suppress(*AWAY):
         await connection.close(timeout=2)

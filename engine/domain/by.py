@@ -1,11 +1,14 @@
 """Who did it, as commands and events say it in `by`.
 
-"" is the patient's own account, SYSTEM is nobody who asked, and everything else names a member of staff.
+"" is the patient's own account, SYSTEM is nobody who asked, HIS the hospital's own system, and everything
+else names a member of staff.
 """
 
 from typing import Final
 
 SYSTEM: Final = "system"
+HIS: Final = "his"
+"""The hospital's own system: what was done at its windows comes to us in its name."""
 
 _STAFF: Final = "staff:"
 

@@ -38,6 +38,8 @@ FLUSH_ENTRIES_MAX: Final = 512  # events in one transaction
 COURIER_QUEUE_MAX: Final = 2_048  # commands that wait at one gateway for one shard
 SHARD_MAILBOX_MAX: Final = 4_096  # commands that wait at one shard
 ADMITTED_MAX: Final = 512  # bookings under way at one gateway; more are refused at once
+REQUESTS_MAX: Final = 256  # patients' requests under way at one gateway, besides bookings
+PAYMENTS_MAX: Final = 64  # payments being begun or looked up at one gateway: each may wait for its provider
 FEED_CHANGES_MAX: Final = 4_096  # flushes a gateway may lag behind before it reads everything anew
 
 BODY_BYTES_MAX: Final = 16 * 1024

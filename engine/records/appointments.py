@@ -74,6 +74,17 @@ async def any_appointment(
     return None if row is None else _record(vault, row)
 
 
+async def appointments_by_id(
+    pool: asyncpg.Pool, vault: Vault, ids: list[bytes]
+) -> dict[bytes, AppointmentRecord]:
+    """Those of them that there are, whosever they are."""
+    rows = await pool.fetch(
+        f"select {_COLUMNS} from appointment a join patient p on p.id = a.patient_id where a.id = any ($1)",
+        [UUID(bytes=one) for one in ids],
+    )
+    return {row["id"].bytes: _record(vault, row) for row in rows}
+
+
 async def held_in_place_of(
     pool: asyncpg.Pool, vault: Vault, appointment_id: bytes
 ) -> AppointmentRecord | None:

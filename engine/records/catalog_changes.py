@@ -7,7 +7,7 @@ from typing import Final
 
 import asyncpg
 
-from engine.database import DatabaseFailed, connect
+from engine.database import AWAY, connect
 
 log = logging.getLogger(__name__)
 
@@ -20,13 +20,7 @@ async def follow_catalog(database_url: str, act: Callable[[], Awaitable[None]]) 
     while True:
         try:
             await _until_lost(await connect(database_url), act)
-        except (
-            DatabaseFailed,
-            OSError,
-            TimeoutError,
-            asyncpg.PostgresError,
-            asyncpg.InterfaceError,
-        ) as error:
+        except AWAY as error:
             log.warning("not listening for catalog changes: %s", error)
         await asyncio.sleep(AGAIN_SECONDS)
 

@@ -44,8 +44,9 @@ select (select max(starts_at) from appointment
          where patient_id = $1 and status in (2, 3, 4) and starts_at <= $2) as visited,
        (select max(coalesce(finished_at, started_at, arrived_at)) from ticket
          where patient_id = $1 and (started_at is not null or status = 8)) as seen,
-       (select max(v.at) from vitals v join ticket t on t.id = v.ticket_id
-         where t.patient_id = $1) as measured,
+       greatest((select max(v.at) from vitals v join ticket t on t.id = v.ticket_id
+                  where t.patient_id = $1),
+                (select max(issued_at) from report where patient_id = $1)) as measured,
        (select max(ends) from penalty where subject = $1 and lifted_at is null and ends > $2) as blocked,
        (select count(*) from appointment
          where patient_id = $1 and status in (2, 3) and starts_at > $2) as bookings_ahead,
@@ -367,6 +368,7 @@ async def _forget_patient(
         await connection.execute(statement, patient)
     if kept_until is None:
         await connection.execute("delete from kept_identity where patient_id = $1", patient)
+        await connection.execute("delete from patient_number where patient_id = $1", patient)
         # The hospital's own account for this person is called after the document, by a keyed hash.
         await connection.execute(
             "update account set openid = 'erased:' || replace(gen_random_uuid()::text, '-', '')"
@@ -398,6 +400,7 @@ _FORGET_PATIENT: Final = (
     "update no_show_call set note = null"
     " where appointment_id in (select id from appointment where patient_id = $1)",
     "update patient set verify_at = null where id = $1",
+    "delete from partner_patient where patient_id = $1",
 )
 
 

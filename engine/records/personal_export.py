@@ -21,12 +21,14 @@ from engine.domain.consents import kinds_of
 from engine.records import bills_export
 from engine.records import vitals as vitals_records
 from engine.records.bills_export import own_bill
+from engine.records.clinical_export import ENTRIES, STUDIES, own_entry, own_study
 from engine.records.conduct import APPEAL_TEXT, DECISION_REASON
 from engine.records.corrections import NAME_BEFORE
 from engine.records.erasure import Clock, own_people
 from engine.records.identity import masked_id_number
 from engine.records.no_show_calls import NOTE as CALL_NOTE
 from engine.records.no_show_calls import note_row
+from engine.records.reports_export import NUMBERS, REPORTS, own_number, own_report
 from engine.records.sealed_people import (
     ACCOUNT_PHONE,
     ID_NUMBER,
@@ -53,6 +55,12 @@ EXPORTED: Final[Mapping[str, str]] = {
     "hospital_bill": "bills",
     "ticket": "tickets",
     "vitals": "vitals",
+    "report": "reports",
+    "report_version": "reports",
+    "report_attachment": "reports",
+    "patient_number": "numbers",
+    "imaging_study": "imaging",
+    "clinical_entry": "clinical",
     "wish": "wishes",
     "penalty": "penalties",
     "amnesty": "penalties",
@@ -71,6 +79,16 @@ EXPORTED: Final[Mapping[str, str]] = {
 """Table -> the section of the file that has what it knows."""
 
 LEFT_OUT: Final[Mapping[str, str]] = {
+    "event_source": "where the public events come from: positions in the journal",
+    "his_registration": "how far the hospital's own system was told of a number that is in its section",
+    "webhook": "addresses of other systems that hear of events",
+    "webhook_delivery": "how often and when they were told: ids alone, of events that are in their sections",
+    "webhook_message": "the same, as far as it waits",
+    "intake_message": "messages of other systems that wait, sealed; what is used of them is in its section",
+    "partner": "other systems and what they may; nobody's data",
+    "partner_secret": "hashes of their secrets",
+    "partner_patient": "which of them brought a person: `accesses` has each time they looked",
+    "partner_appointment": "which of them took a number that `appointments` tells",
     "posting": "the hospital's ledger, by the ids of bills: amounts that `bills` tells",
     "coupon": "offers of the hospital, by hashes of their codes; what a bill had of one is in `bills`",
     "price_claim": "that a discount was given once; derived from what `bills` tells",
@@ -686,6 +704,10 @@ SECTIONS: Final = (
         _ZERO,
         _vitals,
     ),
+    Section("reports", REPORTS, "own", _ZERO, lambda vault, row, of: own_report(vault, row)),
+    Section("numbers", NUMBERS, "own", _ZERO, lambda vault, row, of: own_number(vault, row)),
+    Section("imaging", STUDIES, "own", _ZERO, lambda vault, row, of: own_study(vault, row)),
+    Section("clinical", ENTRIES, "own", _ZERO, lambda vault, row, of: own_entry(vault, row)),
     Section(
         "wishes",
         "select w.id as k, w.* from wish w where w.account_id = $1",

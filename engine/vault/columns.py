@@ -21,5 +21,8 @@ CONTACT_KEY: Final = KeyColumn("patient", "contact_key")
 """Telephones, appeals, what was said on the telephone: may go earlier."""
 ACCOUNT_KEY: Final = KeyColumn("account", "contact_key")
 SECOND_FACTOR_KEY: Final = KeyColumn("second_factor", "data_key", "staff_id")
+WEBHOOK_KEY: Final = KeyColumn("webhook", "data_key")
+INTAKE_KEY: Final = KeyColumn("intake_message", "data_key")
+"""A message that waits: for a rule to be mended, or for its patient to be known here."""
 
-KEY_COLUMNS: Final = (RECORD_KEY, CONTACT_KEY, ACCOUNT_KEY, SECOND_FACTOR_KEY)
+KEY_COLUMNS: Final = (RECORD_KEY, CONTACT_KEY, ACCOUNT_KEY, SECOND_FACTOR_KEY, INTAKE_KEY, WEBHOOK_KEY)

@@ -8,6 +8,7 @@ from typing import Final
 
 import asyncpg
 
+from engine.database import AWAY
 from engine.settings import Settings
 from engine.vault import masters
 from engine.vault.failed import VaultFailed
@@ -58,7 +59,7 @@ async def follow(vault: Vault, pool: asyncpg.Pool, kek: Callable[[], Kek]) -> No
         try:
             async with pool.acquire() as connection:
                 await catch_up(vault, connection, kek)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except AWAY:
             continue
         except VaultFailed as failed:
             log.error("a new master key of the vault cannot be opened here: %s", failed)

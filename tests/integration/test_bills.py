@@ -1,5 +1,6 @@
 """Paying, from the mini-program's call to the booked number and back, over both sandboxes' wires."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -133,6 +134,43 @@ async def test_whatever_becomes_of_asking_there_is_one_order(till: Till) -> None
     await till.deliver()
     await third.status(held, "settled")
     assert (await third.pay(held, key="k"))["status"] == "paid"
+
+
+async def test_only_so_many_pay_at_once_and_the_others_hear_it_at_once(database: str) -> None:
+    async with till_at(database, payments_max=1) as till:
+        slow, other = await till.payer(), await till.payer()
+        held, later = await slow.hold(), await other.hold()
+        till.wechat.fail("prepay", Fault.APPLIED_THEN_TIMEOUT)
+        waiting = asyncio.create_task(slow.ask("POST", f"bills/{held}/payments", {"provider": "wechat_pay"}))
+        await until(partial(are_paying, till, 1), "the first to pay")
+        refused = await other.ask("POST", f"bills/{later}/payments", {"provider": "alipay"}, "k")
+        assert (refused.status, refused["code"]) == (503, "busy") and 1 <= refused["retry_after"] <= 4
+        assert not waiting.done() and not await orders_of(till, other)  # nothing was begun
+        # Who waited is gone, and the asking goes on: it counts until it has ended.
+        assert (await waiting)["code"] == "provider_away"
+        await until(partial(are_paying, till, 0), "the end of the asking")
+        assert (await other.pay(later, "alipay", key="k"))["status"] == "waiting"
+
+
+async def test_patients_requests_have_a_bound_and_bookings_another(database: str) -> None:
+    async with till_at(database, requests_max=1) as till:
+        slow, other = await till.payer(), await till.payer()
+        held = await slow.hold()
+        till.wechat.fail("prepay", Fault.APPLIED_THEN_TIMEOUT)
+        waiting = asyncio.create_task(slow.ask("POST", f"bills/{held}/payments", {"provider": "wechat_pay"}))
+        await until(partial(are_paying, till, 1), "the first to pay")
+        refused = await other.ask("GET", f"bills/{held}")
+        assert (refused.status, refused["code"]) == (503, "busy")
+        await other.hold()
+        assert not waiting.done() and (await waiting)["code"] == "provider_away"
+        await other.good("GET", "appointments")
+
+
+async def are_paying(till: Till, many: int) -> bool:
+    async with till.http.get("/metrics") as answer:
+        lines = (await answer.text()).splitlines()
+    [line] = [x for x in lines if x.startswith("xinglin_admitted_besides{") and 'lane="payments"' in x]
+    return float(line.split()[-1]) == many
 
 
 async def orders_of(till: Till, payer: Payer) -> list[str]:

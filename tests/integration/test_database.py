@@ -55,7 +55,7 @@ async def test_a_setting_that_may_lose_bookings_is_refused(database: str) -> Non
 
 async def test_nobody_there_is_one_line_without_the_password() -> None:
     port = pg.free_port()
-    with pytest.raises(db.DatabaseFailed) as failed:
+    with pytest.raises(db.DatabaseAway) as failed:
         await db.connect(f"postgresql://u:secret@127.0.0.1:{port}/x")
     assert str(port) in str(failed.value)
     assert "secret" not in str(failed.value)

@@ -23,23 +23,27 @@ from aiohttp import ClientSession
 from pydantic import SecretStr
 
 from engine.domain.ids import ScheduleKey
-from engine.records import change_requests
+from engine.domain.policy import Channel
+from engine.records import change_requests, partners
 from engine.records.change_requests import NewRequest
+from engine.records.partners import Partner
 from engine.records.staff import ADMINISTRATORS, NewStaff, Role, Staff, add_staff
 from engine.settings import Settings
 from tests.support.noon import noon_zone
-from tests.support.one_process import OneProcess, serving
+from tests.support.one_process import SECRET, OneProcess, serving
 from tests.support.rights_examples import EXAMPLES
 from tests.support.stores import PostgresWorld, plan
 from web.admin.settings_view import shown_settings
 from web.app import make_app
+from web.fresh_ids import new_id
 from web.openapi import Operation, api
-from web.rights.matrix import ANYONE, MATRIX, PATIENT, SEES, TOPICS, Sees
+from web.partner.tokens import PartnerTokens
+from web.rights.matrix import ANYONE, MATRIX, PATIENT, SEES, SYSTEM, TOPICS, Sees
 
 Json = dict[str, Any]
 OWN, OTHER = "own", "other"
 NOBODY, ROLELESS = "nobody", "roleless"
-CALLERS: Final = (NOBODY, PATIENT, ROLELESS, *Role)
+CALLERS: Final = (NOBODY, PATIENT, SYSTEM, ROLELESS, *Role)
 UNBOUND: Final = {*ADMINISTRATORS, Role.PARTNER, Role.KIOSK}
 """Who looks after no department."""
 EVERYWHERE: Final = ("all", "self")
@@ -59,7 +63,7 @@ class House:
     one: OneProcess
     http: ClientSession
     world: PostgresWorld
-    people: dict[str, Staff | bytes]
+    people: dict[str, Staff | Partner | bytes]
     """Who asks, by what they are called in CALLERS."""
     sides: dict[str, dict[str, str]]
     requests: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -71,6 +75,8 @@ class House:
         if who is None:
             return {}
         tokens = self.one.tokens
+        if isinstance(who, Partner):
+            return {"Authorization": f"Bearer {PartnerTokens(SECRET).issue(who, who.scopes)}"}
         pair = tokens.issue_staff(who) if isinstance(who, Staff) else tokens.issue(who)
         return {"Authorization": f"Bearer {pair.access_token}"}
 
@@ -124,7 +130,10 @@ async def opened(database: str) -> AsyncIterator[House]:
     zone = ZoneInfo(noon_zone())
     today = datetime.now(zone).date()
     await _catalog(world, zone, today)
-    people: dict[str, Staff | bytes] = {PATIENT: secrets.token_bytes(16), OTHER: secrets.token_bytes(16)}
+    people: dict[str, Staff | Partner | bytes] = {
+        PATIENT: secrets.token_bytes(16),
+        OTHER: secrets.token_bytes(16),
+    }
     pool = await world.pool()
     async with pool.acquire() as connection:
         for caller in (ROLELESS, "helper", "victim", *Role):
@@ -140,6 +149,9 @@ async def opened(database: str) -> AsyncIterator[House]:
             people[caller] = await add_staff(
                 connection, new, secrets.token_bytes(16), datetime.now(UTC), roles_later=True
             )
+        people[SYSTEM], _ = await partners.add(
+            connection, "a-system", partners.SCOPES, Channel.HIS, new_id(), datetime.now(UTC)
+        )
     for account in (PATIENT, OTHER):
         who = people[account]
         assert isinstance(who, bytes)
@@ -258,7 +270,14 @@ async def _rows(house: House) -> None:
     pool = await house.world.pool()
     helper = house.people["helper"]
     assert isinstance(helper, Staff)
+    system, own = house.people[SYSTEM], house.sides[OWN]
+    assert isinstance(system, Partner)
+    now = datetime.now(UTC)
+    await partners.bring(pool, system.id, UUID(own["patient"]).bytes, now)
+    for booked in ("appointment", "cancelled"):
+        await partners.book(pool, system.id, UUID(own[booked]).bytes, now)
     for side, words in house.sides.items():
+        words["report"] = await _reported(house, side)
         for name, appeal in (("penalty", "none"), ("appealed", "open")):
             await pool.execute(
                 "insert into penalty (id, subject_kind, subject, rule, offence, begins, ends, evidence,"
@@ -280,9 +299,35 @@ async def _rows(house: House) -> None:
             house.requests[role, side] = str(UUID(bytes=new.id))
 
 
+async def _reported(house: House, side: str) -> str:
+    """The id of a report of the side's patient, which a laboratory has delivered."""
+    words = house.sides[side]
+    report = {
+        "resourceType": "DiagnosticReport",
+        "identifier": [{"value": f"L-{side}"}],
+        "status": "final",
+        "code": {"text": "血常规"},
+        "subject": {"identifier": {"system": "urn:xinglin:patient", "value": words["patient"]}},
+        "issued": datetime.now(UTC).isoformat(),
+        "presentedForm": [{"contentType": "text/plain", "data": "5q2j5bi4"}],
+    }
+    await house.good(SYSTEM, "POST", "/api/v1/integrations/lis/fhir/DiagnosticReport", report)
+    account = PATIENT if side == OWN else OTHER
+    path = f"/api/v1/patients/{words['patient']}/reports"
+    return str((await house.good(account, "GET", path))["reports"][0]["id"])
+
+
 def kind_of(caller: str) -> str:
     """Which kind of token they have."""
-    return caller if caller in (NOBODY, PATIENT) else "staff"
+    return caller if caller in (NOBODY, PATIENT, SYSTEM) else "staff"
+
+
+def code_of(told: str) -> str:
+    """Of a problem, or of an OperationOutcome; "" where it is neither, as OAuth's own are."""
+    said = json.loads(told)
+    if said.get("resourceType") == "OperationOutcome":
+        return str(said["issue"][0]["details"]["coding"][0]["code"])
+    return str(said.get("code", ""))
 
 
 def fault_of(operation: Operation, caller: str, side: str, status: int, told: str) -> str | None:
@@ -291,25 +336,29 @@ def fault_of(operation: Operation, caller: str, side: str, status: int, told: st
     scope = operation.rights.scope_of(ANYONE if caller == NOBODY else caller)
     if caller == ROLELESS:
         scope = operation.rights.scopes.get("staff", operation.rights.scopes.get(ANYONE))
-    if status >= 400 and json.loads(told)["code"] in (*example.codes, "what_if_busy"):
+    if status >= 400 and code_of(told) in (*example.codes, "what_if_busy"):
         return None if scope is not None else "may not, so it is not for this to refuse it"
     if status >= 500:
         return "failed"
     if scope is None:
         security = operation.security
-        fits = security == "either" or security == ("bearer" if caller == PATIENT else "staff")
+        fitting = {PATIENT: ("bearer", "either"), SYSTEM: ("system",)}
+        fits = security in fitting.get(caller, ("staff", "either"))
         wanted = 403 if fits and caller != NOBODY else 401
         return None if status == wanted else f"may not, so {wanted} is right"
     if example.sided and side == OTHER and scope not in EVERYWHERE:
         return None if status in (403, 404) else f"may only {scope}, so 403 or 404 is right"
     if status in (401, 403) or (status == 404 and not example.missing):
         return f"may ({scope})"
-    if status in (400, 415, 422) and json.loads(told)["code"] in ("invalid_body", "invalid_query"):
+    if status in (400, 415, 422) and code_of(told) in _WRONG_EXAMPLE:
         return "the example is wrong"
     if status < 300:
         outside = side == OTHER and operation.handler.__name__ in MASKED_OUTSIDE
         return _seen_too_much("masked" if outside else operation.rights.seen_by(caller), told)
     return None
+
+
+_WRONG_EXAMPLE: Final = ("invalid_body", "invalid_query", "invalid_resource")
 
 
 def _seen_too_much(sees: Sees, told: str) -> str | None:
@@ -378,7 +427,8 @@ async def test_every_topic_as_everybody(database: str) -> None:
                     if message.get("snapshot") == topic or "error" in message:
                         return message
 
-        for (kind, rights), caller in itertools.product(TOPICS.items(), CALLERS):
+        watchers = [caller for caller in CALLERS if caller != SYSTEM]  # systems have a feed of their own
+        for (kind, rights), caller in itertools.product(TOPICS.items(), watchers):
             scope = rights.scope_of(ANYONE if caller == NOBODY else caller)
             if caller == ROLELESS:
                 scope = rights.scopes.get("staff", rights.scopes.get(ANYONE))

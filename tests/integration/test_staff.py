@@ -583,7 +583,7 @@ async def test_a_new_colleague_sets_up_a_second_factor_on_the_running_system(sys
 
 
 def greeting(demo: bool) -> str:
-    pages = ("http://here/pay", "http://here/billing") if demo else ("", "")
+    pages = ("http://here/pay", "http://here/billing", {"his": "http://here/his"}) if demo else ("", "", {})
     # In a process of its own: web.main imports Ray, which this one must not have when unit tests run in it.
     program = (
         "from pathlib import Path; from engine.settings import Settings; from web.main import _greet;"
@@ -597,5 +597,5 @@ def greeting(demo: bool) -> str:
 def test_only_the_demo_tells_a_password() -> None:
     told = greeting(demo=True)
     assert all(username in told for username, _, _ in DEMO_STAFF) and DEMO_PASSWORD in told
-    assert "http://here/pay" in told and "http://here/billing" in told
+    assert all(f"http://here/{page}" in told for page in ("pay", "billing", "his"))
     assert "demo" not in greeting(demo=False)

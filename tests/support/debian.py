@@ -16,8 +16,10 @@ PACKAGES: Final = {
     "openssl": "openssl",
     "curl": "curl",
     "softhsm2-util": "softhsm2",
+    "Orthanc": "orthanc orthanc-dicomweb",
+    "rabbitmq-server": "rabbitmq-server",
 }
-"""Program -> the package that has it."""
+"""Program -> the package that has it, and those that it needs for us."""
 _FOLDERS: Final = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 _SECONDS_MAX: Final = 300
 
@@ -44,7 +46,7 @@ def install() -> None:
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
         for command in (
             ["apt-get", "update", "-qq"],
-            ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *missing],
+            ["apt-get", "install", "-qq", "-y", "--no-install-recommends", *" ".join(missing).split()],
         ):
             try:
                 subprocess.run(

@@ -11,18 +11,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import requests
 
 from engine import embedded_postgres
+from engine.domain.policy import Channel
+from engine.records import partners
 from engine.records.staff import NewStaff, Role, add_staff
 from tests.support.system import System
 from web.demo_staff import DEMO_PASSWORD, DEMO_PRACTITIONER
 from web.passwords import hash_of
 from web.patient.patients import new_id
-from web.rights.matrix import ANYONE, MATRIX, PATIENT, STAFF
+from web.rights.matrix import ANYONE, MATRIX, PATIENT, STAFF, SYSTEM
 
 HEADS_DEPARTMENT: Final = "03"  # of the department's head
 SECONDS_MAX: Final = 20
@@ -58,6 +60,9 @@ class World:
         self.tokens.pop(caller, None)
 
     def _sign_in(self, caller: str) -> str:
+        if caller == SYSTEM:
+            self.tokens[caller] = self._token()
+            return self.tokens[caller]
         grant = (
             {"grant": "wechat", "code": f"sandbox:rough-{uuid4().hex[:12]}"}
             if caller == PATIENT
@@ -70,6 +75,15 @@ class World:
         assert answer.status_code == 201, (caller, answer.text)
         token: str = answer.json()["access_token"]
         self.tokens[caller] = token
+        return token
+
+    def _token(self) -> str:
+        """Of another system, which may all that systems may."""
+        partner_id, secret = asyncio.run(new_partner(self.database_url))
+        form = {"grant_type": "client_credentials", "client_id": partner_id, "client_secret": secret}
+        answer = self.session.post(f"{self.address}/api/v1/partner/token", data=form, timeout=SECONDS_MAX)
+        assert answer.status_code == 200, answer.text
+        token: str = answer.json()["access_token"]
         return token
 
     def caller_of(self, operation_id: str) -> str:
@@ -149,6 +163,19 @@ async def new_staff(database_url: str, role: str) -> str:
     finally:
         await connection.close()
     return new.username
+
+
+async def new_partner(database_url: str) -> tuple[str, str]:
+    """The client id and the secret of a system with every scope."""
+    connection = await asyncpg.connect(database_url)
+    try:
+        name = f"rough-{uuid4().hex[:8]}"
+        made, secret = await partners.add(
+            connection, name, partners.SCOPES, Channel.REFERRAL, new_id(), datetime.now(UTC)
+        )
+    finally:
+        await connection.close()
+    return str(UUID(bytes=made.id)), secret
 
 
 _SINGULAR: Final = {

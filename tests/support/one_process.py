@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +29,7 @@ class DirectLines:
     """From a gateway to the one shard, as actors.lines says it: in memory where else a socket is."""
 
     served: Served
+    shards: int = 1
 
     async def send(self, shard_id: int, packed: bytes) -> bytes:
         return await self.served.unless_dead(self.served.shard.ask(packed))
@@ -76,7 +77,8 @@ async def serving(world: PostgresWorld, owner_url: str = "", **given: Any) -> As
         "wechat_app": ("", ""),
         **members,
     }
-    absent = {one.name: None for one in fields(GatewayConfig) if one.name not in said}
+    needed = [one.name for one in fields(GatewayConfig) if one.default is MISSING]
+    absent = {name: None for name in needed if name not in said}
     gateway = HttpGateway(0, GatewayConfig(**said, **absent))
     try:
         address = await gateway.start(cast(Lines, DirectLines(served)), _nobody_else)

@@ -52,6 +52,11 @@ _ISSUED: Final = "the tokens of the test are signed, and no session is kept of t
 _AGREED: Final = "two accounts must have spoken of the same person: test_people.py"
 _NO_REFUND: Final = "nobody has paid here, so nothing is refunded: test_cashier.py"
 _NO_MONEY: Final = "nobody has paid here, so nothing differs: test_reconciliation.py"
+_NO_DEAD: Final = "nobody outside has refused anything here: test_outbox.py"
+_NO_STUDY: Final = "no archive has told of an examination: test_imaging.py"
+_NO_WEBHOOK: Final = "webhooks are off here, so there is none: test_webhooks.py"
+_WEBHOOK: Final = {"address": "https://example.com/hook", "types": ["*"]}
+_NOT_HELD: Final = "nothing of that id is held back here: test_intake_routes.py"
 _PROOF: Final = ("proof_refused",)
 _STEP: Final = "x" * 43
 _STEP_OVER: Final = ("sign_in_step_over",)
@@ -68,6 +73,15 @@ def _room(**body: Any) -> Example:
 def _day(**body: Any) -> Example:
     return Example({"id": "{schedule}"}, {"revision": STALE, **body})
 
+
+def _parameters(**said: dict[str, Any]) -> dict[str, Any]:
+    named = [{"name": name, **value} for name, value in said.items()]
+    return {"resourceType": "Parameters", "parameter": named}
+
+
+_TAKE: Final = _parameters(
+    slot={"valueReference": {"reference": "Slot/{slot}"}}, patient={"valueString": "{patient}"}
+)
 
 EXAMPLES: Final[dict[str, Example]] = {
     # Open.
@@ -146,6 +160,28 @@ EXAMPLES: Final[dict[str, Example]] = {
     "look_up_check_ins": Example(body={"id_type": "passport", "id_number": "{document}"}, sided=False),
     "record_vitals": _at(of="ticket", systolic=120, diastolic=80),
     "read_vitals": _at(of="ticket"),
+    "list_imaging": _at(of="patient"),
+    "read_imaging_study": Example({"id": "{nothing}"}, sided=False, missing=_NO_STUDY),
+    "read_imaging_frame": Example(
+        {"id": "{nothing}", "series": "1.2", "instance": "1.2.3", "frame": "1"},
+        sided=False,
+        missing=_NO_STUDY,
+    ),
+    "list_encounters": _at(of="patient"),
+    "list_conditions": _at(of="patient"),
+    "list_medications": _at(of="patient"),
+    "list_allergies": _at(of="patient"),
+    "take_emr": Example(
+        body={
+            "resourceType": "AllergyIntolerance",
+            "id": "a1",
+            "meta": {"lastUpdated": "2026-11-20T08:00:00Z"},
+            "patient": {"reference": "Patient/nobody"},
+            "clinicalStatus": {"coding": [{"code": "active"}]},
+            "code": {"text": "青霉素"},
+        },
+        sided=False,
+    ),
     "call_next": Example({"department_id": "{department}"}, {"room_id": "{room}", "expected_version": STALE}),
     "call_ticket": _ticket(room_id="{room}", expected_version=STALE),
     "recall_ticket": _ticket(expected_version=STALE),
@@ -221,8 +257,16 @@ EXAMPLES: Final[dict[str, Example]] = {
     "list_desk_work": NONE,
     "settle_alarm": Example({"id": "1"}, {"reason": "已核对"}, sided=False, missing=_NO_REFUND),
     "read_shift": NONE,
+    "list_outbox": NONE,
+    "replay_dead_letter": Example({"subscriber": "his", "id": "1"}, sided=False, missing=_NO_DEAD),
+    "drop_dead_letter": Example(
+        {"subscriber": "his", "id": "1"}, {"reason": "已电话告知"}, sided=False, missing=_NO_DEAD
+    ),
     # Records, and breaking the glass.
     "read_patient_record": _at(of="patient"),
+    "list_reports": _at(of="patient"),
+    "read_report": _at(of="report"),
+    "read_report_attachment": Example({"id": "{report}", "n": "1"}),
     "break_the_glass": Example(
         body={"patient_id": "{patient}", "kind": "emergency", "reason": "抢救室会诊，需了解既往就诊情况"},
         sided=False,  # else the other patient would be open to them from then on
@@ -312,6 +356,86 @@ EXAMPLES: Final[dict[str, Example]] = {
     "export_settlement": Example({"date": "{tomorrow}"}, sided=False),
     "print_settlement": Example({"date": "{tomorrow}"}, sided=False),
     "close_settlement": Example({"date": "{tomorrow}"}, {}, sided=False, codes=("day_not_over",)),
+    # Other systems, and FHIR.
+    "create_partner_token": NONE,
+    "receive_lab_report": Example(
+        body={"resourceType": "DiagnosticReport"}, sided=False, codes=("held_at_intake",)
+    ),
+    "receive_lab_bundle": Example(body={"resourceType": "Bundle"}, sided=False, codes=("held_at_intake",)),
+    "list_intake": NONE,
+    "retry_intake": Example({"id": "{nothing}"}, sided=False, missing=_NOT_HELD),
+    "drop_intake": Example({"id": "{nothing}"}, {"reason": "测试报文"}, sided=False, missing=_NOT_HELD),
+    "fhir_read_capabilities": NONE,
+    "fhir_read_practitioner": Example({"id": "{practitioner}"}, sided=False),
+    "fhir_search_practitioners": NONE,
+    "fhir_post_search_practitioners": Example(sided=False, codes=("unsupported_media_type",)),
+    "fhir_read_schedule": Example({"id": "{schedule}"}, sided=False),
+    "fhir_search_schedules": NONE,
+    "fhir_post_search_schedules": Example(sided=False, codes=("unsupported_media_type",)),
+    "fhir_read_slot": Example({"id": "{slot}"}, sided=False),
+    "fhir_search_slots": Example(query={"schedule": "{schedule}"}, sided=False),
+    "fhir_post_search_slots": Example(sided=False, codes=("unsupported_media_type",)),
+    "fhir_find": Example(query={"schedule": "{schedule}"}, sided=False),
+    "fhir_find_by_parameters": Example(body=_parameters(schedule={"valueString": "{schedule}"}), sided=False),
+    "fhir_create_patient": Example(
+        body={
+            "resourceType": "Patient",
+            "identifier": [{"system": "urn:xinglin:fhir:document:passport", "value": "{fresh}"}],
+            "name": [{"text": "诸葛亮"}],
+            "telecom": [{"system": "phone", "value": "13900000001"}],
+        },
+        sided=False,
+    ),
+    "fhir_read_patient": _at(of="patient"),
+    "fhir_search_patients": Example(query={"_id": "{patient}"}, sided=False),
+    "fhir_post_search_patients": Example(sided=False, codes=("unsupported_media_type",)),
+    "fhir_create_appointment": Example(
+        body={
+            "resourceType": "Appointment",
+            "status": "booked",
+            "slot": [{"reference": "Slot/{slot}"}],
+            "participant": [{"actor": {"reference": "Patient/{patient}"}, "status": "accepted"}],
+        }
+    ),
+    "fhir_read_appointment": _at(of="appointment"),
+    "fhir_search_appointments": NONE,
+    "fhir_post_search_appointments": Example(sided=False, codes=("unsupported_media_type",)),
+    "fhir_hold": Example(body=_TAKE),
+    "fhir_book": Example(body=_TAKE),
+    "fhir_confirm": _at(of="appointment"),
+    "fhir_cancel": _at(of="cancelled"),
+    "fhir_reschedule": Example(
+        {"id": "{appointment}"}, _parameters(slot={"valueReference": {"reference": "Slot/{slot}"}})
+    ),
+    # Our numbers beside the HIS's.
+    "compare_with_his": Example(body={"date": "{tomorrow}"}, sided=False),
+    "list_his_comparisons": NONE,
+    "list_his_differences": NONE,
+    "settle_his_difference": Example(
+        {"id": "1"}, {"reason": "已核对"}, sided=False, missing="no HIS that differs"
+    ),
+    # Events for other systems. Webhooks are off in the tests' system: then none can be there.
+    "list_event_types": NONE,
+    "read_events": NONE,
+    **{
+        name.format(whose): one
+        for whose in ("", "own_")
+        for name, one in {
+            "list_{}webhooks": NONE,
+            "add_{}webhook": Example(body=_WEBHOOK, sided=False, codes=("webhooks_off",)),
+            "change_{}webhook": Example({"id": "{nothing}"}, _WEBHOOK, sided=False, missing=_NO_WEBHOOK),
+            "remove_{}webhook": Example({"id": "{nothing}"}, sided=False, missing=_NO_WEBHOOK),
+            "rotate_{}webhook_secret": Example({"id": "{nothing}"}, sided=False, missing=_NO_WEBHOOK),
+            "set_{}webhook_state": Example(
+                {"id": "{nothing}"}, {"enabled": True}, sided=False, missing=_NO_WEBHOOK
+            ),
+            "ping_{}webhook": Example({"id": "{nothing}"}, sided=False, missing=_NO_WEBHOOK),
+            "list_{}webhook_deliveries": Example({"id": "{nothing}"}, sided=False, missing=_NO_WEBHOOK),
+            "redeliver_{}webhook_event": Example(
+                {"id": "{nothing}", "event_id": "0-1"}, sided=False, missing=_NO_WEBHOOK
+            ),
+        }.items()
+    },
     # OpenID Connect.
     "begin_oidc": NONE,
     "come_back_from_oidc": NONE,

@@ -1,4 +1,5 @@
 """A Ray cluster of two nodes on this machine, in a process of its own: `python -m tests.support.two_nodes`.
+With `one` behind it the cluster has one node alone.
 
 Prints one line of JSON (address, token, the two nodes' raylets), then waits for a line on its input and
 kills the second node without a word; ends when the input does.
@@ -20,11 +21,11 @@ STORE_BYTES = 80 * 1024 * 1024
 def main() -> None:
     node = {"num_cpus": 2, "object_store_memory": STORE_BYTES, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=node)
-    second = cluster.add_node(num_cpus=2, object_store_memory=STORE_BYTES)
+    nodes = [cluster.head_node]
+    if sys.argv[1:] != ["one"]:
+        nodes.append(cluster.add_node(num_cpus=2, object_store_memory=STORE_BYTES))
     cluster.wait_for_nodes()
-    raylets = [
-        started.process.pid for n in (cluster.head_node, second) for started in n.all_processes["raylet"]
-    ]
+    raylets = [started.process.pid for n in nodes for started in n.all_processes["raylet"]]
     told = {
         "address": cluster.address,
         "environment": {k: v for k, v in os.environ.items() if k.startswith("RAY_")},
@@ -34,7 +35,7 @@ def main() -> None:
     try:
         for line in sys.stdin:
             if line.strip() == "kill":
-                cluster.remove_node(second, allow_graceful=False)
+                cluster.remove_node(nodes[-1], allow_graceful=False)
                 print("killed", flush=True)
     finally:
         cluster.shutdown()

@@ -26,6 +26,7 @@ from web.errors import Problem, expect, language_of, problems, refused
 from web.faults import INVALID, PENALTIES, RULES, TABLE, WISHES, Fault, Row, Text
 
 MEMBERS = {
+    "scope",
     "again_at",
     "at_most",
     "calls",
@@ -53,6 +54,7 @@ MEMBERS = {
     "room",
     "room_id",
     "schedule_id",
+    "service",
     "sold",
     "start",
     "ticket_status",

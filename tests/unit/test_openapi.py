@@ -213,6 +213,7 @@ def test_the_document_says_what_the_layer_does() -> None:
         "422": ["invalid_body"],
         "429": ["too_many_requests"],
         "500": ["internal"],
+        "503": ["busy"],
     }
     assert "号源已满 / The slot is full" in post["responses"]["409"]["description"]
     said = document["paths"]["/echo"]["post"]

@@ -18,7 +18,7 @@ from engine.records.staff import (
 from tests.unit.test_availability import CATALOG
 from web.app import make_app
 from web.openapi import api
-from web.rights.matrix import MATRIX, SCOPES, TOPICS, MatrixWrong, parsed, read
+from web.rights.matrix import MATRIX, SCOPES, SYSTEM, SYSTEM_SCOPES, TOPICS, MatrixWrong, parsed, read
 
 SCOPE = {"all", "own", "department"}
 
@@ -40,6 +40,7 @@ def line(said: Any) -> Any:
         ({"patient": "own", "staff": "all"}, "either", ()),
         ({"desk": "all", "doctor": "own"}, "staff", ("doctor", "desk")),
         ({"patient": "own", "kiosk": "all"}, "either", ("kiosk",)),
+        ({"system": "lis.write"}, "system", ()),
     ],
 )
 def test_which_tokens_and_roles_a_line_lets_in(
@@ -76,6 +77,9 @@ def test_what_each_caller_sees() -> None:
         ({"anyone": "all", "desk": "all"}, "nobody else"),
         ({"staff": "all", "desk": "all"}, "no role need"),
         ({"desk": "all", "sees": "everything"}, "everything"),
+        ({"system": "lis.write", "desk": "all"}, "do not share"),
+        ({"system": "all"}, "all"),
+        ({"desk": "lis.write"}, "lis.write"),
         ({"desk": "all", "sees": {"nurse": "names"}}, "nurse"),
     ],
 )
@@ -123,8 +127,12 @@ def test_every_operation_has_a_line_and_every_line_an_operation() -> None:
 
 
 def test_every_scope_means_something_and_is_used() -> None:
-    used = {scope for rights in (*MATRIX.values(), *TOPICS.values()) for scope in rights.scopes.values()}
+    lines = (*MATRIX.values(), *TOPICS.values())
+    used = {scope for rights in lines if SYSTEM not in rights.scopes for scope in rights.scopes.values()}
     assert used == SCOPES.keys()
+    named = {rights.scopes[SYSTEM] for rights in lines if SYSTEM in rights.scopes}
+    assert named <= SYSTEM_SCOPES.keys()
+    assert all(any(c >= "\u4e00" for c in said) for said in SYSTEM_SCOPES.values())
     assert all(any(c >= "\u4e00" for c in said) for said in SCOPES.values())
 
 

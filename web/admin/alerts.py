@@ -12,7 +12,7 @@ from typing import Final
 import asyncpg
 import orjson
 
-from engine.database import DatabaseFailed, connect
+from engine.database import AWAY, connect
 from engine.records import break_glass as records
 from engine.records.catalog import ScheduleRow
 from web.desk.actors import must_be
@@ -70,13 +70,7 @@ class Alerts:
                     await self._follow(connection)
                 finally:
                     await connection.close(timeout=AGAIN_SECONDS)
-            except (
-                DatabaseFailed,
-                OSError,
-                TimeoutError,
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-            ) as error:
+            except AWAY as error:
                 log.warning("not listening for alerts: %s", error)
             await asyncio.sleep(AGAIN_SECONDS)
 

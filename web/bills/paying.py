@@ -6,8 +6,9 @@ given that attempt. After 4xx nothing was taken.
 """
 
 import asyncio
+from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
@@ -35,6 +36,7 @@ from web.bills.work import attend
 from web.errors import Problem, refused
 from web.faults import Fault
 from web.fresh_ids import new_id
+from web.his.truth import must_have_place
 from web.hospital_billing.looking import must_be_due
 from web.openapi import api
 from web.patient.appointments import OVERLOAD, book, uuid
@@ -45,6 +47,8 @@ PROVIDER_SECONDS_MAX: Final = 2.0
 ORDER_SECONDS: Final = 30 * 60
 """A bill without an end gives each attempt so long."""
 TRIES: Final = 3
+
+T = TypeVar("T")
 
 _COUPON: Final[list[Reason | Fault]] = [
     Fault.COUPON_UNKNOWN,
@@ -70,6 +74,7 @@ _COUPON: Final[list[Reason | Fault]] = [
         Fault.PAYMENT_OVER,
         Fault.HOSPITAL_BILLING_AWAY,
         Reason.HOLD_EXPIRED,
+        Reason.SLOT_FULL,
         Reason.ALREADY_CANCELLED,
         Reason.CHANGE_TOO_LATE,
         Reason.TOO_MANY_CHANGES,
@@ -111,6 +116,7 @@ async def pay_bill(
     if provider.needs_openid and await payment_orders.openid_of(app[keys.POOL], account_id) is None:
         raise Problem(Fault.UNSUPPORTED_PROVIDER)
     bill_id = path.id.bytes
+    await must_have_place(app, own.number)
     fee, is_paid = await _due(app, bill_id, own, body.coupon)
     if not fee and not is_paid:
         await _attended(app, bill_id)  # nothing is to be paid: the number is booked
@@ -167,7 +173,7 @@ async def _attended(app: web.Application, bill_id: bytes) -> None:
 async def _online(
     app: web.Application, bill_id: bytes, account_id: bytes, provider: Provider, attempt_id: bytes
 ) -> bodies.OnlinePaymentAnswer:
-    working = asyncio.ensure_future(_ready(app, bill_id, account_id, provider, attempt_id))
+    working = _begun(app, _ready(app, bill_id, account_id, provider, attempt_id))
     try:
         attempt_id, attempt = await asyncio.wait_for(asyncio.shield(working), PROVIDER_SECONDS_MAX)
     except TimeoutError:
@@ -197,6 +203,19 @@ async def _online(
         provider.pay_page(asked),
         asked.expires_at.astimezone(app[keys.ZONE]),
     )
+
+
+def _begun(app: web.Application, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+    """Goes on when nobody waits for it any more, and is under way until it ends. Raises Problem `busy`."""
+    payments = app[keys.PAYMENTS]
+    try:
+        payments.must_enter()
+    except Problem:
+        work.close()
+        raise
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(lambda _: payments.leave())
+    return task
 
 
 def _word(provider: Provider) -> ProviderWord:
@@ -295,7 +314,7 @@ async def check_payment(
     if attempt is None:
         raise Problem(Reason.NO_SUCH_PAYMENT)
     if attempt.state <= p.Paying.UNKNOWN and attempt.provider != p.AT_HOSPITAL:
-        working = asyncio.ensure_future(_checked(app, bill_id, bill, attempt_id))
+        working = _begun(app, _checked(app, bill_id, bill, attempt_id))
         try:
             await asyncio.wait_for(asyncio.shield(working), PROVIDER_SECONDS_MAX)
         except TimeoutError:

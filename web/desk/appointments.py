@@ -2,6 +2,7 @@
 rules as everybody's, through the channel of whoever asks. And who came, and who did not."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -26,6 +27,7 @@ from web.desk.appointment_bodies import (
 )
 from web.errors import Problem
 from web.faults import Fault
+from web.his.truth import changed, placed, shown_number
 from web.openapi import api
 from web.patient.appointments import (
     CLOSED,
@@ -112,7 +114,10 @@ async def register_at_desk(
             problem.members["alternatives"] = alternatives(app, body.slot_id, staff.channel)
         raise
     if held.status == s.Status.PENDING:
+        theirs = await placed(app, number, account_id, key)
         held = await _ask(app, key, s.ConfirmAppointment(number, account_id, by))
+        if theirs is not None:
+            held = replace(held, number=theirs)
     return RegisteredAnswer(
         uuid(number),
         WORDS[held.status],
@@ -186,19 +191,9 @@ async def reschedule_at_desk(
     old = await _managed(app, path.id.bytes, staff)
     to, slot = slot_of(app, body.slot_id, staff.channel)
     new = derived(b"change", staff.id, idempotency_key.encode())
-    answer = answered(
-        await app[keys.CHANGES].change(
-            old,
-            to,
-            slot.clock,
-            new,
-            slot.session.department_id,
-            slot.starts_at,
-            by_staff(staff.id),
-            int(staff.channel),
-        )
-    )
-    return ChangedAnswer(uuid(new), WORDS[answer.status], answer.number, body.slot_id)
+    answer = answered(await changed(app, old, to, slot, new, by_staff(staff.id), int(staff.channel)))
+    number = await shown_number(app, new, answer.number)
+    return ChangedAnswer(uuid(new), WORDS[answer.status], number, body.slot_id)
 
 
 async def _managed(app: web.Application, wanted: bytes, staff: Staff) -> AppointmentRecord:

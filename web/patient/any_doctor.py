@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import datetime
 from datetime import time as clock_time
 from typing import Final
@@ -17,6 +18,7 @@ from engine.views.availability import OpenSlot
 from web import keys
 from web.errors import Problem
 from web.faults import Fault
+from web.his.truth import placed
 from web.openapi import api
 from web.patient.appointments import CLOSED, OVERLOAD, VISITS, answered, held_answer
 from web.patient.bodies import AnyDoctorBody, HeldAnswer
@@ -65,7 +67,9 @@ async def hold_any_doctor(
         outcome = await app[keys.DIRECTORY].ask(stream, command, deadline)
         if isinstance(outcome, Refusal) and outcome.reason in _NEXT:
             continue
-        return held_answer(app, answered(outcome), slot.slot_id)
+        held = held_answer(app, answered(outcome), slot.slot_id)
+        theirs = await placed(app, number, account_id, slot.row.key, body.department)
+        return held if theirs is None else replace(held, number=theirs)
     raise Problem(Reason.SLOT_FULL)
 
 

@@ -6,6 +6,7 @@ nothing was done, and a new attempt takes a new key.
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final, Literal
 from uuid import UUID
@@ -30,6 +31,7 @@ from web.auditing import noted_delegation
 from web.bills.at_hospital import book_at_hospital
 from web.errors import Problem, refused
 from web.faults import Fault
+from web.his.truth import asks_first, must_have_place, placed, shown_number, shown_numbers
 from web.openapi import api
 from web.patient.bodies import (
     AlternativeAnswer,
@@ -95,22 +97,32 @@ CLOSED: Final[list[Reason | Fault]] = [
         *CLOSED,
         *OVERLOAD,
     ],
+    is_bounded=False,
 )
 async def hold_appointment(
     request: web.Request, *, account_id: bytes, idempotency_key: str, body: HoldBody
 ) -> HeldAnswer:
     """Holds a number until `pay_by`; confirm it or pay its bill before then."""
     asked = Hold(request.app, account_id, idempotency_key, body)
-    return asked.answer(await asked.ask())
+    return await asked.held()
 
 
 class Hold:
     """One hold on its way; apart from its handler, so that the express lane takes the very same steps."""
 
-    __slots__ = ("_app", "_body", "_command", "_stream")
+    __slots__ = ("_app", "_body", "_command", "_schedule", "asks_first")
 
-    def __init__(self, app: web.Application, account_id: bytes, key: str, body: HoldBody) -> None:
-        """Raises Problem when no such slot can exist."""
+    def __init__(
+        self,
+        app: web.Application,
+        account_id: bytes,
+        key: str,
+        body: HoldBody,
+        channel: Channel = Channel.MINI_PROGRAM,
+        asker: bytes = b"",
+    ) -> None:
+        """`asker`: whose key it is, where that is not the account. Raises Problem when no such slot can
+        exist."""
         found = ScheduleKey.of_slot(body.slot_id)
         if found is None:
             raise Problem(Reason.NO_SUCH_SLOT)
@@ -119,12 +131,14 @@ class Hold:
             raise Problem(Reason.NO_SUCH_SCHEDULE)
         self._app = app
         self._body = body
-        self._stream = schedule.stream
+        self._schedule = schedule
+        self.asks_first = asks_first(app, schedule, clock)
         self._command = s.HoldSeat(
-            appointment_id(account_id, key),
+            appointment_id(asker or account_id, key),
             clock,
             body.patient_id.bytes,
             account_id,
+            channel=int(channel),
             visit=VISITS[body.visit],
         )
 
@@ -134,9 +148,30 @@ class Hold:
         if not admission.enter():
             raise Problem(Reason.BUSY)
         deadline = asyncio.get_running_loop().time() + ANSWER_MS_MAX / 1000
-        outcome = self._app[keys.DIRECTORY].ask(self._stream, self._command, deadline)
+        outcome = self._app[keys.DIRECTORY].ask(self._schedule.stream, self._command, deadline)
         outcome.add_done_callback(lambda _: admission.leave())
         return outcome
+
+    async def held(self) -> HeldAnswer:
+        """The whole way, with a place at the HIS where its numbers count. Raises Problem."""
+        outcome = await self.ask()
+        if not self.asks_first or not isinstance(outcome, s.Answer):
+            return self.answer(outcome)
+        answer = self.answer(outcome)
+        try:
+            if outcome.status == s.Status.CANCELLED:  # it was given back when they had no place
+                raise Problem(Reason.SLOT_FULL)
+            account_id = self._command.account_id
+            number = await placed(self._app, outcome.appointment_id, account_id, self._schedule)
+        except Problem as problem:
+            self._app[keys.METRICS].bookings.labels(problem.code).inc()
+            if problem.code is Reason.SLOT_FULL:
+                problem.members["alternatives"] = self._alternatives()
+            raise
+        return answer if number is None else replace(answer, number=number)
+
+    def _alternatives(self) -> list[AlternativeAnswer]:
+        return alternatives(self._app, self._body.slot_id, Channel(self._command.channel))
 
     def answer(self, outcome: Outcome) -> HeldAnswer:
         """Raises Problem for a refusal, with what helps."""
@@ -146,7 +181,7 @@ class Hold:
         except Problem as problem:
             metrics.bookings.labels(problem.code).inc()
             if problem.code is Reason.SLOT_FULL:
-                problem.members["alternatives"] = alternatives(self._app, self._body.slot_id)
+                problem.members["alternatives"] = self._alternatives()
             raise
         metrics.held.inc()
         return held_answer(self._app, answer, self._body.slot_id)
@@ -172,6 +207,8 @@ async def list_appointments(
     await noted_delegation(request, account_id, "appointment_read", [one.patient_id for one in page])
     more = page[-1].created_at if len(found) > query.limit else None
     shown = await bills_of_numbers(app[keys.POOL], [one.id for one in page])
+    numbers = await shown_numbers(app, {one.id: one.number for one in page})
+    page = [replace(one, number=numbers[one.id]) for one in page]
     return AppointmentsAnswer([_described(app, a, shown.get(a.id)) for a in page], more)
 
 
@@ -187,6 +224,7 @@ async def read_appointment(request: web.Request, *, account_id: bytes, path: IdP
     found = await find(request.app, path.id, account_id)
     await noted_delegation(request, account_id, "appointment_read", [found.patient_id])
     shown = await bills_of_numbers(request.app[keys.POOL], [found.id])
+    found = replace(found, number=await shown_number(request.app, found.id, found.number))
     return _described(request.app, found, shown.get(found.id))
 
 
@@ -198,6 +236,7 @@ async def read_appointment(request: web.Request, *, account_id: bytes, path: IdP
     errors=[
         Reason.NO_SUCH_APPOINTMENT,
         Reason.HOLD_EXPIRED,
+        Reason.SLOT_FULL,
         Reason.ALREADY_CANCELLED,
         Reason.CHANGE_TOO_LATE,
         Reason.TOO_MANY_CHANGES,
@@ -272,6 +311,7 @@ async def _change(app: web.Application, found: AppointmentRecord, command: s.Com
 
 async def book(app: web.Application, found: AppointmentRecord) -> ChangedAnswer:
     """Confirms what is held. Raises Problem."""
+    await must_have_place(app, found)
     if found.replaces is None or found.status != s.Status.PENDING:
         return await _change(app, found, s.ConfirmAppointment(found.id, found.account_id))
     old = await records.any_appointment(app[keys.POOL], app[keys.VAULT], found.replaces)

@@ -15,6 +15,7 @@ from engine.views.availability import OpenSlot
 from web import keys
 from web.errors import Problem
 from web.faults import Fault
+from web.his.truth import changed, shown_number
 from web.openapi import api
 from web.patient.appointments import CLOSED, OVERLOAD, WORDS, alternatives, answered, find, held_answer, uuid
 from web.patient.bodies import ChangeBody, ChangedAnswer, GroupAnswer, GroupBody, IdPath
@@ -60,16 +61,13 @@ async def reschedule_appointment(
     to, slot = slot_of(app, body.slot_id)
     new_id = derived(b"change", account_id, idempotency_key.encode())
     try:
-        answer = answered(
-            await app[keys.CHANGES].change(
-                old, to, slot.clock, new_id, slot.session.department_id, slot.starts_at
-            )
-        )
+        answer = answered(await changed(app, old, to, slot, new_id))
     except Problem as problem:
         if problem.code is Reason.SLOT_FULL:
             problem.members["alternatives"] = alternatives(app, body.slot_id)
         raise
-    return ChangedAnswer(uuid(new_id), WORDS[answer.status], answer.number, body.slot_id)
+    number = await shown_number(app, new_id, answer.number)
+    return ChangedAnswer(uuid(new_id), WORDS[answer.status], number, body.slot_id)
 
 
 @api.route(

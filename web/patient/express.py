@@ -46,6 +46,7 @@ class HoldLane:
         self._limits = app[keys.RATE_LIMITS]
         self._origins = app[keys.ORIGINS]
         self._access_log = app[keys.ACCESS_LOG]
+        self._slow: set[asyncio.Task[None]] = set()
         self._busy = {
             language_of(asked): answer(503, *Problem(Reason.BUSY).rendered(asked, app[keys.ZONE]))
             for asked in ("en", "zh")
@@ -80,6 +81,11 @@ class HoldLane:
             check_json_type(headers.get(hdrs.CONTENT_TYPE, ""))
             check_json(body)
             asked = appointments.Hold(self._app, account_id, key, validated(_BODY_OF, body))
+            if asked.asks_first:  # another system has a say: nothing that is answered in one step
+                task = asyncio.get_running_loop().create_task(self._slowly(asked, request_id, send))
+                self._slow.add(task)
+                task.add_done_callback(self._slow.discard)
+                return
             outcome = asked.ask()
         except Problem as problem:
             send(problem)
@@ -87,6 +93,16 @@ class HoldLane:
             send(_unexpected(error, request_id))
         else:
             outcome.add_done_callback(partial(self._answered, asked, request_id, send))
+
+    async def _slowly(
+        self, asked: "appointments.Hold", request_id: str, send: Callable[[Problem | bytes], None]
+    ) -> None:
+        try:
+            send(orjson.dumps(await asked.held()))
+        except Problem as problem:
+            send(problem)
+        except Exception as error:
+            send(_unexpected(error, request_id))
 
     def _answered(
         self,

@@ -14,7 +14,7 @@ from uuid import UUID
 import asyncpg
 from aiohttp import web
 
-from engine.database import DatabaseFailed, connect
+from engine.database import AWAY, connect
 from engine.records.delegations import changed_since
 from web import keys
 from web.errors import DATABASE_AWAY
@@ -34,13 +34,7 @@ async def follow_rights(app: web.Application, database_url: str) -> None:
     while True:
         try:
             await _until_lost(await connect(database_url), app)
-        except (
-            DatabaseFailed,
-            OSError,
-            TimeoutError,
-            asyncpg.PostgresError,
-            asyncpg.InterfaceError,
-        ) as error:
+        except AWAY as error:
             log.warning("not listening for rights: %s", type(error).__name__)
         await asyncio.sleep(LISTEN_AGAIN_SECONDS)
 

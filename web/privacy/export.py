@@ -14,7 +14,9 @@ from engine.domain.ids import ScheduleKey
 from engine.journal.streams import read_stream
 from engine.records import personal_export as records
 from engine.records.bills_export import OwnBill
+from engine.records.clinical_export import OwnClinicalEntry, OwnStudy
 from engine.records.erasure import Clock
+from engine.records.reports_export import OwnNumber, OwnReport
 from engine.views.history import of_appointment
 from web import keys
 from web.auditing import audited
@@ -43,6 +45,10 @@ class ExportAnswer:
     bills: list[OwnBill]
     tickets: list[records.OwnTicket]
     vitals: list[records.OwnVitals]
+    reports: list[OwnReport]
+    numbers: list[OwnNumber]
+    imaging: list[OwnStudy]
+    clinical: list[OwnClinicalEntry]
     wishes: list[records.OwnWish]
     penalties: list[records.OwnPenalty]
     consents: list[records.OwnConsent]

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import asyncpg
 
-from engine.database import DatabaseFailed
+from engine.database import AWAY
 from engine.domain.calibration import UNCORRECTED, Calibration, Correction
 from engine.domain.ids import RoomKey
 from engine.domain.service_times import ServiceModel
@@ -111,13 +111,7 @@ class Forecasts:
         while True:
             try:
                 await self.learn()
-            except (
-                DatabaseFailed,
-                OSError,
-                TimeoutError,
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-            ) as error:
+            except AWAY as error:
                 log.warning("what was learned of waiting times could not be read: %s", error)
             await asyncio.sleep(PAST_LOOK_SECONDS)
 

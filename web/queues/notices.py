@@ -19,7 +19,7 @@ from aiohttp import web
 from pydantic import Field
 
 from actors.rounds import Round
-from engine.database import DatabaseFailed, connect
+from engine.database import AWAY, connect
 from engine.domain import waiting_room as w
 from engine.domain.ids import RoomKey, ticket_id
 from engine.domain.limits import NUMBER_MAX
@@ -189,13 +189,7 @@ async def follow_notices(app: web.Application, database_url: str) -> None:
     while True:
         try:
             await _until_lost(await connect(database_url), app)
-        except (
-            DatabaseFailed,
-            OSError,
-            TimeoutError,
-            asyncpg.PostgresError,
-            asyncpg.InterfaceError,
-        ) as error:
+        except AWAY as error:
             log.warning("not listening for notices: %s", error)
         await asyncio.sleep(LISTEN_AGAIN_SECONDS)
 

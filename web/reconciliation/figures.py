@@ -9,6 +9,7 @@ from typing import Final
 import asyncpg
 from prometheus_client import CollectorRegistry, Gauge
 
+from engine.database import AWAY
 from engine.domain.reconciliation import Kind
 from engine.records import reconciliation as records
 
@@ -43,7 +44,7 @@ class ReconciliationFigures:
         while True:
             try:
                 await self.look(pool)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except AWAY as error:
                 log.warning("how reconciliation stands could not be read: %s", error)
             await asyncio.sleep(LOOK_SECONDS)
 

@@ -13,16 +13,18 @@ from typing import Any, Final, Literal
 
 import yaml
 
+from engine.records.partners import SCOPES as SYSTEM_SCOPES
 from engine.records.staff import Role
 
-Security = Literal["bearer", "staff", "either"]
+Security = Literal["bearer", "staff", "either", "system"]
 Sees = Literal["none", "masked", "names", "phones"]
 
 ANYONE: Final = "anyone"
 PATIENT: Final = "patient"
 STAFF: Final = "staff"  # whoever works here, with any role or none yet
 SIGNED_IN: Final = "signed_in"
-CALLERS: Final = frozenset((ANYONE, PATIENT, STAFF, SIGNED_IN, *Role))
+SYSTEM: Final = "system"  # another system, with credentials and scopes of its own: docs/PARTNERS.md
+CALLERS: Final = frozenset((ANYONE, PATIENT, STAFF, SIGNED_IN, SYSTEM, *Role))
 SEES: Final[tuple[Sees, ...]] = ("none", "masked", "names", "phones")
 _DEFAULT: Final = "default"
 
@@ -36,7 +38,7 @@ class Rights:
     """One line of the matrix."""
 
     scopes: Mapping[str, str]
-    """Caller -> how far. A caller is a role, or one of ANYONE, PATIENT, STAFF."""
+    """Caller -> how far. A caller is a role, or one of ANYONE, PATIENT, STAFF, SYSTEM."""
     sees: Mapping[str, Sees] = field(default_factory=dict)
 
     @property
@@ -44,6 +46,8 @@ class Rights:
         """Which kinds of token open it; None: it needs none."""
         if ANYONE in self.scopes:
             return None
+        if SYSTEM in self.scopes:
+            return "system"
         if PATIENT not in self.scopes:
             return "staff"
         return "bearer" if len(self.scopes) == 1 else "either"
@@ -89,7 +93,9 @@ def _line(name: str, line: Any, known: Collection[str]) -> Rights:
         raise MatrixWrong(f"{name}: nobody may")
     if strange := scopes.keys() - CALLERS:
         raise MatrixWrong(f"{name}: nobody is called {sorted(strange)}; callers are {sorted(CALLERS)}")
-    if strange := set(scopes.values()) - set(known):
+    if SYSTEM in scopes and len(scopes) > 1:
+        raise MatrixWrong(f"{name}: other systems and people do not share an operation")
+    if strange := set(scopes.values()) - (SYSTEM_SCOPES.keys() if SYSTEM in scopes else set(known)):
         raise MatrixWrong(f"{name}: no scopes are called {sorted(strange)}; they are {sorted(known)}")
     if ANYONE in scopes and len(scopes) > 1:
         raise MatrixWrong(f"{name}: where anyone may, nobody else need be named")

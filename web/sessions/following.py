@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 import asyncpg
 
-from engine.database import DatabaseFailed, connect
+from engine.database import AWAY, connect
 from engine.records import sessions as records
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,6 @@ NOTE_SECONDS: Final = 5.0
 WATCH_SECONDS: Final = 15.0  # between two looks at the staff's live connections: who rests too long
 PRUNE_SECONDS: Final = 60.0
 AGAIN_SECONDS: Final = 0.2
-_AWAY: Final = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseFailed)
 
 
 class Connections(Protocol):
@@ -110,7 +109,7 @@ class Following:
                     await self._until_lost(connection, pool)
                 finally:
                     connection.terminate()
-            except _AWAY as error:
+            except AWAY as error:
                 log.warning("not listening for revoked sessions: %s", type(error).__name__)
             await asyncio.sleep(AGAIN_SECONDS)
 
@@ -137,7 +136,7 @@ async def _again(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
         await asyncio.sleep(seconds)
         try:
             await work()
-        except _AWAY:
+        except AWAY:
             pass  # /readyz says so already; the next time does it
         except Exception:
             log.exception("following sessions failed")

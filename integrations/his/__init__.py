@@ -1,0 +1,1 @@
+"""The hospital's own system (HIS), in three forms behind one protocol (his.py). docs/HL7.md has the wires."""

@@ -1,0 +1,1 @@
+"""What record systems tell and are told: docs/EMR.md."""

@@ -1,0 +1,1 @@
+"""Examinations with pictures: docs/IMAGING.md."""
