@@ -142,31 +142,12 @@ async def test_a_day_has_all_of_it_in_parts(his: Spoken) -> None:
 
 
 def one_place(his: Spoken) -> None:
+    """The doctor's morning has one place; in the FHIR form it is one Slot, made of the session."""
     his.sandbox.hospital.session("D0001", DAY.isoformat(), "morning")["capacity"] = 1
-    if his.form != "fhir":
-        return
-    resources = his.sandbox._fhir
-    his.sandbox.hospital.practitioners = [
-        {"code": "D0001", "name": "甲", "title": "chief", "department": "0201"}
-    ]
-    resources.put(
-        {
-            "resourceType": "Schedule",
-            "id": "s1",
-            "actor": [{"reference": "Practitioner/pD0001"}],
-            "serviceType": [{"coding": [{"system": "urn:xinglin:department", "code": "0201"}]}],
-        }
-    )
-    resources.put(
-        {
-            "resourceType": "Slot",
-            "id": "t1",
-            "schedule": {"reference": "Schedule/s1"},
-            "status": "free",
-            "start": booking(1).starts_at.isoformat(),
-            "end": booking(1).ends_at.isoformat(),
-        }
-    )
+    if his.form == "fhir":  # Schedules there are the known doctors'
+        his.sandbox.hospital.practitioners = [
+            {"code": "D0001", "name": "甲", "title": "chief", "department": "0201"}
+        ]
 
 
 async def test_a_place_is_locked_once_and_given_back(his: Spoken) -> None:
