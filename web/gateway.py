@@ -292,14 +292,14 @@ class HttpGateway:
             settings.stream_connections_max + OTHER_FILES // 2,
         )
         lane = HoldLane(app) if Service.BOOKING in settings.services else None
-        self._runner = Door(app, lane, patience, access_log=None, handle_signals=False)
+        self._runner = Door(
+            app, lane, patience, access_log=None, handle_signals=False, shutdown_timeout=CLOSE_SECONDS_MAX
+        )
         await self._runner.setup()
         listening = _listen(settings.host, settings.port + (self._number if settings.port_each else 0))
         files = settings.tls_files
         tls = None if files is None else context_of(*files)
-        await web.SockSite(
-            self._runner, listening, backlog=1024, shutdown_timeout=CLOSE_SECONDS_MAX, ssl_context=tls
-        ).start()
+        await web.SockSite(self._runner, listening, backlog=1024, ssl_context=tls).start()
         self._tasks = [asyncio.create_task(self._follow(shard_id)) for shard_id in range(lines.shards)] + [
             asyncio.create_task(follow_catalog(config.database_url, self._read_catalog)),
             asyncio.create_task(sessions.run(config.database_url, self._pool)),

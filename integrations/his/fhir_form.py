@@ -320,8 +320,12 @@ class FhirHis:
         return sorted(slots, key=lambda one: (self._words.time(one, "start"), str(one["id"])))
 
     def _is_free_at(self, slot: Resource, booking: Booking) -> bool:
-        at = self._words.time(slot, "start")
-        return slot.get("status") == "free" and booking.starts_at <= at < booking.ends_at
+        """Their places need not be cut as ours are: one that has some of the booking's time will do."""
+        try:
+            start, end = self._words.time(slot, "start"), self._words.time(slot, "end")
+        except Unfit:
+            return False
+        return slot.get("status") == "free" and start < booking.ends_at and booking.starts_at < end
 
     def _number(self, slot: Resource, slots: list[Resource]) -> int:
         said = self._words.value(slot, "number")
