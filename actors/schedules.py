@@ -83,7 +83,7 @@ class Schedules:
         if not questions:
             return asks, refused
         now = self._now()
-        found = await self._reads.facts(questions)
+        found = await self._reads.facts(questions, now)
         policy = self._rules.policy
         members: Counter[int] = Counter()
         for (number, day, rule, replaces), question, facts in zip(asked, questions, found, strict=True):
@@ -99,10 +99,11 @@ class Schedules:
                     active_appointments=facts.active_appointments - 1,
                     day_appointments=max(0, facts.day_appointments - 1),
                 )
-                if isinstance(command, s.HoldSeat) and command.by == SYSTEM:
-                    # Offered by the hospital, which called the other number off: no limit stands against it.
-                    facts = replace(facts, block=None, account_holds=0)
                 asks[number] = (stream, ms_left, replace(command, waives=waives))
+            if isinstance(command, s.HoldSeat) and command.by == SYSTEM:
+                # For a number that the hospital itself called off, or that is paid already: no limit stands
+                # against it, nor does the penalty for letting the first one lapse.
+                facts = replace(facts, block=None, account_holds=0)
             if getattr(command, "by", ""):
                 # Staff ask in person, and what the system offers was agreed to before.
                 facts = replace(facts, consents=ALL)

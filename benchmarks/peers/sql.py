@@ -197,8 +197,8 @@ class SqlDirectory:
             *claims,
             wants_last_visit=False,
         )
-        (known,) = await facts(self._pool, [question])
         now = int(b.now.timestamp() * 1000)
+        (known,) = await facts(self._pool, [question], now)
         return check(known, DepartmentRule(), self._policy, date.fromisoformat(b.day), now)
 
     async def close(self) -> None:

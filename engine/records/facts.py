@@ -1,6 +1,7 @@
 """What is known of the patients in a batch: one query for all of them."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 import asyncpg
@@ -36,13 +37,13 @@ select q.n,
        p.birth_date, p.sex, p.verification = 'verified' as is_verified,
        mine.ahead as active_appointments, mine.that_day as day_appointments,
        (select count(*) from appointment a
-         where a.account_id = q.account and a.created_at > now() - interval '61 minutes'
-           and a.status::int = 1 and a.hold_until > now()) as account_holds,
+         where a.account_id = q.account and a.created_at > $9 - interval '61 minutes'
+           and a.status::int = 1 and a.hold_until > $9) as account_holds,
        (select true from appointment a where a.id = q.id) as key_used,
        (select owner from claim c where c.scope = 1 and c.key = q.day_key and c.owner <> q.id
-           and (c.expires_at is null or c.expires_at > now())) as day_owner,
+           and (c.expires_at is null or c.expires_at > $9)) as day_owner,
        (select owner from claim c where c.scope = 2 and c.key = q.time_key and c.owner <> q.id
-           and (c.expires_at is null or c.expires_at > now())) as time_owner,
+           and (c.expires_at is null or c.expires_at > $9)) as time_owner,
        case when q.wants_visit then
            (select (extract(epoch from a.starts_at) * 1000)::bigint from appointment a
              where a.patient_id = q.patient and a.department_id = q.department and a.status = 4
@@ -56,18 +57,19 @@ select q.n,
                       where account_id = q.account and patient_id = q.patient limit 1) ap on true
   left join lateral (select birth_date, sex, verification from patient where id = q.patient limit 1) p on true
   left join lateral (select id, rule, offence, ends from penalty
-                      where subject in (q.patient, q.account) and lifted_at is null and ends > now()
+                      where subject in (q.patient, q.account) and lifted_at is null and ends > $9
                       order by ends desc limit 1) b on true
-  left join lateral (select count(*) filter (where a.status <= 2 and a.starts_at > now()) as ahead,
+  left join lateral (select count(*) filter (where a.status <= 2 and a.starts_at > $9) as ahead,
                             count(*) filter (where right(a.schedule_id, 8) = q.day) as that_day
                        from appointment a
-                      where a.patient_id = q.patient and a.starts_at > now() - interval '30 hours'
+                      where a.patient_id = q.patient and a.starts_at > $9 - interval '30 hours'
                         and a.status::int <= 4
-                        and (a.status::int > 1 or a.hold_until > now())) mine on true"""
+                        and (a.status::int > 1 or a.hold_until > $9)) mine on true"""
 
 
-async def facts(pool: asyncpg.Pool, questions: list[Question]) -> list[Facts]:
-    """In the order of the questions."""
+async def facts(pool: asyncpg.Pool, questions: list[Question], now: int) -> list[Facts]:
+    """In the order of the questions. `now` (ms) is the clock of whoever decides with them: a hold that has
+    ended for him must not stand in the way here."""
     rows = await pool.fetch(
         _FACTS,
         [q.appointment_id.hex() for q in questions],
@@ -78,6 +80,7 @@ async def facts(pool: asyncpg.Pool, questions: list[Question]) -> list[Facts]:
         [q.day.replace("-", "") for q in questions],
         [q.wants_last_visit for q in questions],
         [q.department_id for q in questions],
+        datetime.fromtimestamp(now / 1000, UTC),
     )
     found = [NOBODY] * len(questions)
     for row in rows:

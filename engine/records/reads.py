@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 
 
 class Reads(Protocol):
-    async def facts(self, questions: list[Question]) -> list[Facts]:
-        """What is known of each patient, in the order of the questions."""
+    async def facts(self, questions: list[Question], now: int) -> list[Facts]:
+        """What is known of each patient at `now` (ms), in the order of the questions."""
 
     async def rules(self) -> dict[str, DepartmentRule]:
         """Department id -> whom it sees."""
@@ -41,8 +41,8 @@ class PostgresReads:
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
 
-    async def facts(self, questions: list[Question]) -> list[Facts]:
-        return await facts(self._pool, questions)
+    async def facts(self, questions: list[Question], now: int) -> list[Facts]:
+        return await facts(self._pool, questions, now)
 
     async def rules(self) -> dict[str, DepartmentRule]:
         rows = await self._pool.fetch("select id, sex, age_min, age_max from department")

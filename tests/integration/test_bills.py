@@ -208,6 +208,30 @@ async def test_who_pays_too_late_gets_a_seat_again(till: Till) -> None:
     await payer.status(number, "refunded")
 
 
+async def test_who_pays_before_anybody_has_swept_his_hold_gets_a_seat_again(
+    till: Till, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its claims outlive a hold by a moment: the number that lapsed may stand in its own successor's way, and
+    is waited for."""
+    monkeypatch.setattr(till.one.served.shard._timers, "due", lambda: [])
+    payer = await till.payer()
+    number = await payer.hold()
+    payment = await payer.pay(number)
+    till.expire()
+    till.wechat.pay(till.order(payment))
+    await till.deliver()
+
+    async def stands_in_the_way() -> bool:
+        trouble = await till.pool.fetchval("select trouble from errand where kind = 'bill'")
+        return "still stands" in (trouble or "")
+
+    await until(stands_in_the_way, "the errand to find the claim")
+    till.world.clock.advance(seconds=2)
+    told = await payer.status(number, "settled")
+    assert UUID(told["appointment_id"]).bytes == p.retaken_id(UUID(number).bytes)
+    assert (await payer.number(told["appointment_id"]))["status"] == "booked"
+
+
 async def test_who_pays_too_late_and_finds_it_full_gets_his_money_back(till: Till) -> None:
     payer = await till.payer()
     number, order = await late(till, payer)

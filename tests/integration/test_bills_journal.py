@@ -176,8 +176,8 @@ async def test_bills_are_written_whole_also_where_a_day_in_the_same_batch_loses_
     served, rival = await Served.open(world, 0), await Served.open(world, 1)
     question = served.shard._reads.facts
 
-    async def facts(questions):  # noqa: ANN001, ANN202
-        found = await question(questions)
+    async def facts(questions, now):  # noqa: ANN001, ANN202
+        found = await question(questions, now)
         won = await rival.ask(other, hold(uid("b"), PATIENT, "0830"))
         assert isinstance(won[0], s.Answer)  # a moment too late to be seen
         return found

@@ -228,8 +228,8 @@ async def test_nobody_gets_the_seat_or_the_day_of_a_number_that_comes_back(pair:
     reads = pair.at(HERE).shard._reads
     question = reads.facts
 
-    async def facts(questions):  # noqa: ANN001, ANN202
-        return [found.__class__(is_of_account=True) for found in await question(questions)]
+    async def facts(questions, now):  # noqa: ANN001, ANN202
+        return [found.__class__(is_of_account=True) for found in await question(questions, now)]
 
     reads.facts = facts  # type: ignore[method-assign]  # as if all had been asked a moment before
     asks = [

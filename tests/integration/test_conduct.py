@@ -539,7 +539,7 @@ def question(patient: bytes = PATIENT, day: str = "2026-11-24", **more: Any) -> 
 
 
 async def known(records: Records, *questions: Question) -> list[Facts]:
-    return await facts(records.pool, list(questions))
+    return await facts(records.pool, list(questions), int((await now_of(records)).timestamp() * 1000))
 
 
 async def now_of(records: Records) -> datetime:

@@ -62,6 +62,7 @@ async def known_to_a_booking(here: Office, account_id: bytes, patient_id: bytes)
                 of_time(patient_id, 1, number, None),
             )
         ],
+        int(datetime.now(UTC).timestamp() * 1000),
     )
     return found
 

@@ -56,8 +56,8 @@ async def booking(house: PeopleApp, account: bytes, patient: bytes) -> str | Non
     number = secrets.token_bytes(16)
     day = of_department_day(patient, "cardio", "2026-11-24", number, None)
     asked = Question(number, patient, account, "cardio", "2026-11-24", day, of_time(patient, 1, number, None))
-    (found,) = await facts(house.pool, [asked])
     now = int(datetime.now(UTC).timestamp() * 1000)
+    (found,) = await facts(house.pool, [asked], now)
     refusal = check(found, DepartmentRule(), Policy(), datetime.now(UTC).date(), now)
     return None if refusal is None else str(refusal.detail["rule"])
 

@@ -115,7 +115,9 @@ async def right(pool: asyncpg.Pool, account_id: bytes, patient_id: bytes) -> tup
         of_time(patient_id, 1, number, None),
     )
     (found,) = await facts(
-        pool, [Question(number, patient_id, account_id, "cardio", "2026-11-24", day, time)]
+        pool,
+        [Question(number, patient_id, account_id, "cardio", "2026-11-24", day, time)],
+        int(datetime.now(UTC).timestamp() * 1000),
     )
     return found.is_of_account, found.delegated_until
 

@@ -284,7 +284,7 @@ async def test_a_hospital_that_wants_real_names(house: PeopleApp) -> None:
         question = Question(
             number, id_, account_id.bytes, "cardio", "2026-11-24", day, of_time(id_, 1, number, None)
         )
-        (found,) = await facts(house.pool, [question])
+        (found,) = await facts(house.pool, [question], 0)
         refusal = check(found, DepartmentRule(), policy, date(2026, 11, 24), 0)
         return None if refusal is None else str(refusal.detail["rule"])
 

@@ -110,8 +110,8 @@ async def test_rooms_are_written_whole_also_where_a_day_in_the_same_batch_loses_
     reads = served.shard._reads
     question = reads.facts
 
-    async def facts(questions):  # noqa: ANN001, ANN202
-        found = await question(questions)
+    async def facts(questions, now):  # noqa: ANN001, ANN202
+        found = await question(questions, now)
         won = await rival.ask(other, hold(uid("b"), uid("patient", 1), "0830", uid("account")))
         assert isinstance(won[0], s.Answer)  # a moment too late to be seen
         return found

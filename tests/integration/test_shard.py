@@ -262,8 +262,8 @@ async def test_a_seat_that_came_back_from_a_lost_claim_is_given_for_so_long_and_
     reads = served.shard._reads
     question = reads.facts
 
-    async def facts(questions):  # noqa: ANN001, ANN202
-        found = await question(questions)
+    async def facts(questions, now):  # noqa: ANN001, ANN202
+        found = await question(questions, now)
         if any(q.appointment_id == uid("a", 1) for q in questions):  # a moment too late to be seen
             await other.ask(QUIET, hold_of(1, "0830", "x"))
         return found
@@ -348,8 +348,8 @@ async def test_a_message_survives_that_its_days_are_read_anew_meanwhile(
     reads = served.shard._reads
     question = reads.facts
 
-    async def facts(questions):  # noqa: ANN001, ANN202
-        found = await question(questions)
+    async def facts(questions, now):  # noqa: ANN001, ANN202
+        found = await question(questions, now)
         await served.shard.forget_the_unopened()
         reads.facts = question
         return found
@@ -389,8 +389,8 @@ async def test_what_is_past_its_deadline_is_dropped_before_decide(
     question = reads.facts
     loop = asyncio.get_running_loop()
 
-    async def facts(questions):  # noqa: ANN001, ANN202
-        found = await question(questions)
+    async def facts(questions, now):  # noqa: ANN001, ANN202
+        found = await question(questions, now)
         late = loop.time() + 0.02
         while loop.time() < late:
             await asyncio.sleep(0)

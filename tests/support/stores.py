@@ -120,7 +120,7 @@ class MemoryReads:
     waiting: set[str] = field(default_factory=set)
     """Schedules that somebody waits at: of these PostgreSQL has a table, and this store has none."""
 
-    async def facts(self, questions: list[Question]) -> list[Facts]:
+    async def facts(self, questions: list[Question], now: int) -> list[Facts]:
         await asyncio.sleep(0)  # a query gives others the floor
         return [self._facts(question) for question in questions]
 

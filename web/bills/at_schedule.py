@@ -70,6 +70,8 @@ async def retake_seat(of: OfBill, appointment_id: bytes, successor: bytes) -> No
     if isinstance(outcome, s.Answer) and outcome.status in _TAKEN:
         await of.tell(p.SeatTakenAgain(new_id(), appointment_id))
         return
+    if isinstance(outcome, Refusal) and outcome.detail.get("appointment_id") == appointment_id.hex():
+        raise TryAgain("the number that lapsed still stands in its successor's way", AGAIN_SECONDS)
     # Somebody may have booked it before us and died, and the patient may have given it up or changed it.
     row = await appointments.any_appointment(of.app[keys.POOL], of.app[keys.VAULT], successor)
     if row is not None and row.status == s.Status.PENDING and row.hold_until > datetime.now(UTC):
@@ -79,7 +81,7 @@ async def retake_seat(of: OfBill, appointment_id: bytes, successor: bytes) -> No
         await of.tell(p.SeatTakenAgain(new_id(), appointment_id))
         return
     why = outcome.reason if isinstance(outcome, Refusal) else f"status {outcome.status}"
-    log.info("no seat again for a late payment: %s", why)
+    log.warning("no seat again for a late payment: %s", why)
     await of.tell(p.SeatGone(new_id(), appointment_id, Cause.FULL, now_ms()))
 
 

@@ -232,6 +232,7 @@ async def _check_patients(
             )
             for each in patient_ids
         ],
+        now,
     )
     for patient_id, known in zip(patient_ids, found, strict=True):
         known = replace(
